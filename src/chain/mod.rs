@@ -1,0 +1,22 @@
+//! The chain's own words, pure: numbers, hashes, and the parsers of what a node stores.
+//!
+//! Nothing here reads a file, a socket or a clock. All parsers borrow from the bytes they are given,
+//! check every length, and return an error on anything that Bitcoin Core would not have written.
+
+mod block;
+mod header;
+mod history;
+mod merkle;
+mod numbers;
+mod script;
+mod undo;
+
+pub use block::{BlockView, Cursor, Input, Inputs, Output, Outputs, ParseError, TxView};
+pub use header::{HEADER_LEN, HeaderBytes, block_hash, deserialize_header};
+pub use history::{
+    Balance, Confirmed, History, MempoolEntry, Status, StatusHasher, Unspent, status_of,
+};
+pub use merkle::{MerkleProof, merkle_branch, merkle_root};
+pub use numbers::{Height, TxNum};
+pub use script::{ScriptHash, is_unspendable};
+pub use undo::{SpentOutputs, SpentReader, undo_checksum};

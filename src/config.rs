@@ -1,0 +1,1 @@
+//! Configuration: `Args` as typed, `Config` as meant.

@@ -1,0 +1,2 @@
+//! The node: RPC, REST, block files, ZMQ.
+pub mod rpc;
