@@ -8,6 +8,7 @@ mod header;
 mod history;
 mod merkle;
 mod numbers;
+mod place;
 mod script;
 mod undo;
 
@@ -18,5 +19,6 @@ pub use history::{
 };
 pub use merkle::{MerkleProof, merkle_branch, merkle_root};
 pub use numbers::{Height, TxNum};
+pub use place::BlockPlace;
 pub use script::{ScriptHash, is_unspendable};
 pub use undo::{SpentOutputs, SpentReader, undo_checksum};

@@ -1,2 +1,3 @@
 //! The node: RPC, REST, block files, ZMQ.
 pub mod rpc;
+pub mod source;
