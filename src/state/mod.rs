@@ -1,14 +1,31 @@
 //! What may be answered at one moment: a [`View`] of index and mempool that belong together.
+//!
+//! - `table`, `headers`: the chain in memory: 16 bytes a block, and the tree over all header hashes.
+//! - `archive`: the door to index and block bytes. `query` reads a script's transactions through it, `proofs`
+//!   a block's.
+//! - `cache`: what is known of scripts. Its `# Concurrency` tells how answers stay true while blocks come and go.
+//! - `view`: the questions. `publish`: the one writer's side. `subscriptions`: who hears of what.
+mod archive;
+mod cache;
+mod headers;
+mod proofs;
+mod publish;
+mod query;
 mod subscriptions;
+mod table;
+mod view;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64};
 
-use bitcoin::{BlockHash, OutPoint, Txid};
+use bitcoin::{BlockHash, Txid};
 
-use crate::chain::{
-    Balance, HeaderBytes, Height, History, MempoolEntry, MerkleProof, ScriptHash, Status, Unspent,
+use self::{
+    archive::Archive, cache::ScriptCache, proofs::BlockTrees, publish::Cell, query::Helpers,
 };
+use crate::chain::{HeaderBytes, Height};
+pub use publish::{Publish, StateLimits};
 pub use subscriptions::{Changed, Subscriber, Subscriptions};
+pub use view::View;
 
 /// The best block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,119 +86,39 @@ pub struct RecentTx {
 
 /// The shared state: cheap to clone.
 #[derive(Clone)]
-pub struct State {}
+pub struct State {
+    core: Arc<Core>,
+    cell: Arc<Cell>,
+}
 
-impl State {
-    /// The newest view. While the first sync runs: headers and mempool-free answers work, script questions give
-    /// [`QueryError::Syncing`].
-    pub fn view(&self) -> Arc<View> {
-        unimplemented!()
-    }
+/// What all Views share.
+struct Core {
+    archive: Box<dyn Archive>,
+    genesis: BlockHash,
+    genesis_header: HeaderBytes,
+    cache: ScriptCache,
+    trees: BlockTrees,
+    helpers: Helpers,
+    subscriptions: Subscriptions,
+    /// Raised before rows are deleted.
+    reorgs: AtomicU64,
+}
 
-    pub fn subscriptions(&self) -> &Subscriptions {
-        unimplemented!()
+/// Why a question to one View is not answered.
+enum Stop {
+    /// A reorg or a newer View overtook it: ask the newest.
+    Outdated,
+    Query(QueryError),
+}
+
+impl From<QueryError> for Stop {
+    fn from(error: QueryError) -> Stop {
+        Stop::Query(error)
     }
 }
 
-/// One consistent moment.
-pub struct View {}
-
-#[allow(unused_variables)]
-impl View {
-    pub fn tip(&self) -> Tip {
-        unimplemented!()
-    }
-    /// The genesis block's hash.
-    pub fn genesis(&self) -> BlockHash {
-        unimplemented!()
-    }
-    /// Progress text while syncing (for the banner), `None` afterwards.
-    pub fn progress(&self) -> Option<String> {
-        unimplemented!()
-    }
-    pub fn header(&self, height: Height) -> Result<Option<HeaderBytes>, QueryError> {
-        unimplemented!()
-    }
-    /// Headers side by side from `start`, at most `count`, fewer at the tip, empty beyond it.
-    pub fn headers(&self, start: Height, count: u32) -> Result<Vec<u8>, QueryError> {
-        unimplemented!()
-    }
-    /// Branch of the header at `height` in the tree of all header hashes 0..=`cp_height`; both must be <= tip and height <= cp_height.
-    pub fn header_proof(
-        &self,
-        height: Height,
-        cp_height: Height,
-    ) -> Result<MerkleProof, QueryError> {
-        unimplemented!()
-    }
-
-    /// True if questions about this script are answered from memory, without disk (run them inline); else run them on the pool.
-    pub fn is_in_memory(&self, script: &ScriptHash) -> bool {
-        unimplemented!()
-    }
-    pub fn status(&self, script: &ScriptHash, ask: &Ask) -> Result<Option<Status>, QueryError> {
-        unimplemented!()
-    }
-    pub fn history(&self, script: &ScriptHash, ask: &Ask) -> Result<History, QueryError> {
-        unimplemented!()
-    }
-    pub fn mempool(&self, script: &ScriptHash, ask: &Ask) -> Result<Vec<MempoolEntry>, QueryError> {
-        unimplemented!()
-    }
-    pub fn balance(&self, script: &ScriptHash, ask: &Ask) -> Result<Balance, QueryError> {
-        unimplemented!()
-    }
-    pub fn unspent(&self, script: &ScriptHash, ask: &Ask) -> Result<Vec<Unspent>, QueryError> {
-        unimplemented!()
-    }
-
-    /// Confirmed or in the mempool.
-    pub fn transaction(&self, txid: &Txid) -> Result<Option<FoundTx>, QueryError> {
-        unimplemented!()
-    }
-    /// Height and position of a confirmed transaction.
-    pub fn position(&self, txid: &Txid) -> Result<Option<(Height, u32)>, QueryError> {
-        unimplemented!()
-    }
-    /// `None` where the block has no such transaction (or there is no such block).
-    pub fn merkle_proof(
-        &self,
-        txid: &Txid,
-        height: Height,
-    ) -> Result<Option<MerkleProof>, QueryError> {
-        unimplemented!()
-    }
-    /// The transaction at a position of a block, with its branch. `None`: no such block or position.
-    pub fn txid_at(
-        &self,
-        height: Height,
-        position: u32,
-    ) -> Result<Option<(Txid, MerkleProof)>, QueryError> {
-        unimplemented!()
-    }
-    /// The output, and the height of its transaction (0 in the mempool), spent or not.
-    pub fn output(
-        &self,
-        outpoint: &OutPoint,
-    ) -> Result<Option<(bitcoin::TxOut, Height)>, QueryError> {
-        unimplemented!()
-    }
-    /// `script` must be the script hash of the outpoint's script (the client's hint); `None` hint mismatch gives default.
-    pub fn outpoint_status(
-        &self,
-        outpoint: &OutPoint,
-        script: &ScriptHash,
-        ask: &Ask,
-    ) -> Result<OutpointStatus, QueryError> {
-        unimplemented!()
-    }
-
-    /// (sat/vB, vsize) strictly descending.
-    pub fn fee_histogram(&self) -> Arc<Vec<(f64, u64)>> {
-        unimplemented!()
-    }
-    /// The newest ten.
-    pub fn recent(&self) -> Vec<RecentTx> {
-        unimplemented!()
-    }
+/// Locks, also where a thread panicked while it held the lock: what this room's locks guard is whole
+/// between any two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

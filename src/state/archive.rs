@@ -1,0 +1,131 @@
+//! What the disk knows: index rows and block bytes. The one door of this room to both, so that its tests
+//! can stand on blocks in memory.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use bitcoin::Txid;
+
+use super::{QueryError, table::TableBlock};
+use crate::{
+    chain::{Height, ScriptHash, TxNum},
+    daemon::source::{BlockSource, SourceError},
+    index::{BlockRow, Index, IndexError, TxPlace},
+};
+
+/// Finds a transaction's place; cheap for ascending numbers.
+pub(super) type Places<'a> = Box<dyn FnMut(TxNum) -> Result<TxPlace, QueryError> + 'a>;
+
+/// See [`Index`] and [`BlockSource`] for what each question means.
+pub(super) trait Archive: Send + Sync {
+    fn touching(
+        &self,
+        script: &ScriptHash,
+        from: TxNum,
+        below: TxNum,
+        each: &mut dyn FnMut(TxNum) -> ControlFlow<()>,
+    ) -> Result<(), QueryError>;
+
+    fn numbered(&self, txid: &Txid, below: TxNum) -> Result<Vec<TxNum>, QueryError>;
+
+    fn places(&self) -> Places<'_>;
+
+    fn block_row(&self, height: Height) -> Result<Option<BlockRow>, QueryError>;
+
+    fn blocks_from(
+        &self,
+        start: Height,
+        each: &mut dyn FnMut(Height, BlockRow) -> ControlFlow<()>,
+    ) -> Result<(), QueryError>;
+
+    /// Fills `out` with `size` bytes of the block from `offset` on.
+    fn read(
+        &self,
+        block: &TableBlock,
+        offset: u32,
+        size: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<(), QueryError>;
+}
+
+/// The index and the node's blocks.
+pub(super) struct Disk {
+    pub index: Arc<Index>,
+    pub source: Arc<BlockSource>,
+}
+
+impl From<IndexError> for QueryError {
+    fn from(error: IndexError) -> QueryError {
+        QueryError::Unavailable(error.to_string())
+    }
+}
+
+impl From<SourceError> for QueryError {
+    fn from(error: SourceError) -> QueryError {
+        QueryError::Unavailable(error.to_string())
+    }
+}
+
+impl Archive for Disk {
+    fn touching(
+        &self,
+        script: &ScriptHash,
+        from: TxNum,
+        below: TxNum,
+        each: &mut dyn FnMut(TxNum) -> ControlFlow<()>,
+    ) -> Result<(), QueryError> {
+        for n in self.index.touching(script, from, below) {
+            if each(n?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn numbered(&self, txid: &Txid, below: TxNum) -> Result<Vec<TxNum>, QueryError> {
+        Ok(self.index.numbered(txid, below).collect::<Result<_, _>>()?)
+    }
+
+    fn places(&self) -> Places<'_> {
+        let mut places = self.index.tx_places();
+        Box::new(move |n| {
+            places.get(n)?.ok_or_else(|| {
+                QueryError::Unavailable(format!("the index has no place of transaction {n}"))
+            })
+        })
+    }
+
+    fn block_row(&self, height: Height) -> Result<Option<BlockRow>, QueryError> {
+        Ok(self.index.block(height)?)
+    }
+
+    fn blocks_from(
+        &self,
+        start: Height,
+        each: &mut dyn FnMut(Height, BlockRow) -> ControlFlow<()>,
+    ) -> Result<(), QueryError> {
+        for row in self.index.blocks_from(start) {
+            let (height, row) = row?;
+            if each(height, row).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn read(
+        &self,
+        block: &TableBlock,
+        offset: u32,
+        size: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<(), QueryError> {
+        let hash = || match self.index.block(block.height) {
+            Ok(Some(row)) => Ok(row.hash),
+            Ok(None) => Err(SourceError(format!("the index has no block {}", block.height))),
+            Err(error) => Err(SourceError(error.to_string())),
+        };
+        Ok(self
+            .source
+            .read_part(&hash, &block.place, offset, size, out)?)
+    }
+}
