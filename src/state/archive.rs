@@ -121,7 +121,10 @@ impl Archive for Disk {
     ) -> Result<(), QueryError> {
         let hash = || match self.index.block(block.height) {
             Ok(Some(row)) => Ok(row.hash),
-            Ok(None) => Err(SourceError(format!("the index has no block {}", block.height))),
+            Ok(None) => Err(SourceError(format!(
+                "the index has no block {}",
+                block.height
+            ))),
             Err(error) => Err(SourceError(error.to_string())),
         };
         Ok(self

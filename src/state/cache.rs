@@ -67,7 +67,11 @@ pub(super) struct Moment<'a> {
 impl Moment<'_> {
     /// The lowest fork since the reorg numbered `since`.
     fn cut_since(&self, since: u64) -> TxNum {
-        if self.cuts.first().is_none_or(|(oldest, _)| *oldest > since + 1) {
+        if self
+            .cuts
+            .first()
+            .is_none_or(|(oldest, _)| *oldest > since + 1)
+        {
             // Too long ago to tell.
             return TxNum::ZERO;
         }
@@ -275,11 +279,7 @@ impl ScriptCache {
     }
 
     /// A View that ends at `next_tx` is about to be stored, with rows of these scripts.
-    pub fn announce<'a>(
-        &self,
-        next_tx: TxNum,
-        touched: impl IntoIterator<Item = &'a ScriptHash>,
-    ) {
+    pub fn announce<'a>(&self, next_tx: TxNum, touched: impl IntoIterator<Item = &'a ScriptHash>) {
         self.announced.store(next_tx.0, Ordering::SeqCst);
         for script in touched {
             if let Some(slot) = lock(self.shard(script)).slots.get(script) {
@@ -296,7 +296,11 @@ impl ScriptCache {
                 Ok(inside) => inside,
                 Err(_) => return false,
             };
-            !inside.is_busy && matches!(inside.fit(slot.touched(), moment, &Ask::default()), Fit::Ready)
+            !inside.is_busy
+                && matches!(
+                    inside.fit(slot.touched(), moment, &Ask::default()),
+                    Fit::Ready
+                )
         })
     }
 
@@ -337,7 +341,11 @@ impl ScriptCache {
     /// Counts a slot anew.
     fn settle(&self, script: &ScriptHash, slot: &Arc<Slot>) {
         let mut shard = lock(self.shard(script));
-        if !shard.slots.get(script).is_some_and(|other| Arc::ptr_eq(other, slot)) {
+        if !shard
+            .slots
+            .get(script)
+            .is_some_and(|other| Arc::ptr_eq(other, slot))
+        {
             return;
         }
         let known = match lock(&slot.inside) {
@@ -425,7 +433,10 @@ fn extend(
             Ok(())
         }
         Err(stop) => {
-            let has_found = work.known.as_ref().is_some_and(|known| known.found.is_some());
+            let has_found = work
+                .known
+                .as_ref()
+                .is_some_and(|known| known.found.is_some());
             if let (Stop::Query(QueryError::TooLarge { limit }), false) = (&stop, has_found) {
                 work.known = Some(Known {
                     upto: TxNum::ZERO,

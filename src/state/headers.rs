@@ -172,9 +172,14 @@ mod tests {
     fn proofs_are_brute_forces_for_every_header_and_checkpoint_before_and_after_reorgs() {
         let mut hashes: Vec<Node> = Vec::new();
         let mut tree = HeaderTree::default();
-        for (keep, grow_to, branch) in
-            [(0, 130, 0), (129, 131, 1), (96, 140, 2), (65, 64, 3), (31, 200, 4), (1, 33, 5)]
-        {
+        for (keep, grow_to, branch) in [
+            (0, 130, 0),
+            (129, 131, 1),
+            (96, 140, 2),
+            (65, 64, 3),
+            (31, 200, 4),
+            (1, 33, 5),
+        ] {
             let read = |from: u32, to: u32| Ok(hashes[from as usize..to as usize].to_vec());
             tree.truncate(keep, &read).unwrap();
             hashes.truncate(keep as usize);
@@ -204,7 +209,13 @@ mod tests {
         let mut tree = HeaderTree::default();
         hashes.iter().for_each(|&hash| tree.push(hash));
         let read = |from: u32, to: u32| Ok(hashes[from as usize..to as usize].to_vec());
-        for (height, cp_height) in [(0, 4999), (4999, 4999), (4095, 4096), (17, 4097), (4096, 4999)] {
+        for (height, cp_height) in [
+            (0, 4999),
+            (4999, 4999),
+            (4095, 4096),
+            (17, 4097),
+            (4096, 4999),
+        ] {
             assert_eq!(
                 tree.proof(height, cp_height, &read).unwrap(),
                 merkle_branch(&hashes[..=cp_height as usize], height as usize).unwrap()

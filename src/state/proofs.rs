@@ -164,7 +164,8 @@ impl Blocks<'_> {
                 continue;
             };
             let place = places(n)?;
-            self.archive.read(&block, place.offset, place.size, &mut bytes)?;
+            self.archive
+                .read(&block, place.offset, place.size, &mut bytes)?;
             if TxView::parse(&bytes)?.txid() == *txid {
                 return Ok(Some((n, bytes)));
             }
@@ -173,11 +174,7 @@ impl Blocks<'_> {
     }
 
     /// The proof of a transaction in the block at `height`.
-    pub fn proof_of(
-        &self,
-        txid: &Txid,
-        height: Height,
-    ) -> Result<Option<MerkleProof>, QueryError> {
+    pub fn proof_of(&self, txid: &Txid, height: Height) -> Result<Option<MerkleProof>, QueryError> {
         let Some(block) = self.table.block(height) else {
             return Ok(None);
         };
@@ -235,7 +232,9 @@ impl Blocks<'_> {
             .map(|n| places(TxNum(n)))
             .collect::<Result<Vec<_>, _>>()?;
         let start = places.first().map_or(0, |place| place.offset);
-        let size = places.iter().fold(0u32, |size, place| size.saturating_add(place.size));
+        let size = places
+            .iter()
+            .fold(0u32, |size, place| size.saturating_add(place.size));
         let mut bytes = Vec::new();
         self.archive.read(block, start, size, &mut bytes)?;
         let mut rest = &bytes[..];

@@ -127,9 +127,9 @@ impl State {
         genesis: HeaderBytes,
         limits: StateLimits,
     ) -> Result<State, QueryError> {
-        let helpers = limits.helpers.unwrap_or_else(|| {
-            std::thread::available_parallelism().map_or(1, usize::from) - 1
-        });
+        let helpers = limits
+            .helpers
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from) - 1);
         let core = Arc::new(Core {
             archive,
             genesis: block_hash(&genesis),
@@ -337,9 +337,10 @@ fn read_tip(core: &Core, len: u32) -> Result<Tip, QueryError> {
     let Some(height) = len.checked_sub(1) else {
         return Ok(genesis_tip(core));
     };
-    let row = core.archive.block_row(height)?.ok_or_else(|| {
-        QueryError::Unavailable(format!("the index has no block {height}"))
-    })?;
+    let row = core
+        .archive
+        .block_row(height)?
+        .ok_or_else(|| QueryError::Unavailable(format!("the index has no block {height}")))?;
     Ok(tip_of(height, &row))
 }
 

@@ -248,25 +248,29 @@ impl Reader<'_> {
     ) -> Result<Addition, QueryError> {
         let target = Target {
             hash: script,
-            script: known.script.clone().map_or_else(OnceLock::new, OnceLock::from),
+            script: known
+                .script
+                .clone()
+                .map_or_else(OnceLock::new, OnceLock::from),
         };
         let mut merge = Merge::new(self, known);
         let mut candidates = Vec::new();
         let mut rows = 0usize;
         let mut stopped = Ok(());
         let mut pieces = Vec::new();
-        self.archive.touching(script, from, self.table.next_tx(), &mut |n| {
-            candidates.push(n);
-            rows += 1;
-            if candidates.len() == PIECE {
-                pieces.push(std::mem::take(&mut candidates));
-                stopped = self.check_cancelled();
-                if stopped.is_err() {
-                    return ControlFlow::Break(());
+        self.archive
+            .touching(script, from, self.table.next_tx(), &mut |n| {
+                candidates.push(n);
+                rows += 1;
+                if candidates.len() == PIECE {
+                    pieces.push(std::mem::take(&mut candidates));
+                    stopped = self.check_cancelled();
+                    if stopped.is_err() {
+                        return ControlFlow::Break(());
+                    }
                 }
-            }
-            ControlFlow::Continue(())
-        })?;
+                ControlFlow::Continue(())
+            })?;
         stopped?;
         pieces.push(candidates);
         if rows <= PIECE {
@@ -416,18 +420,19 @@ impl Reader<'_> {
         };
         // A coin is often spent soon: small pieces first.
         let mut piece = 16;
-        self.archive.touching(script, from, self.table.next_tx(), &mut |n| {
-            candidates.push(n);
-            if candidates.len() < piece {
-                return ControlFlow::Continue(());
-            }
-            piece = (2 * piece).min(PIECE);
-            found = search(&mut candidates);
-            match found {
-                Ok(false) => ControlFlow::Continue(()),
-                _ => ControlFlow::Break(()),
-            }
-        })?;
+        self.archive
+            .touching(script, from, self.table.next_tx(), &mut |n| {
+                candidates.push(n);
+                if candidates.len() < piece {
+                    return ControlFlow::Continue(());
+                }
+                piece = (2 * piece).min(PIECE);
+                found = search(&mut candidates);
+                match found {
+                    Ok(false) => ControlFlow::Continue(()),
+                    _ => ControlFlow::Break(()),
+                }
+            })?;
         if !found? {
             search(&mut candidates)?;
         }

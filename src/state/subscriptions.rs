@@ -206,20 +206,25 @@ impl Subscriptions {
         }
         // What was unsubscribed in between is left out: so a mailbox never holds more than was
         // subscribed, and nobody hears of what they left.
-        self.shared.scripts.for_each_listener(scripts, |mailbox, script| {
-            let mut inside = lock(&mailbox.inside);
-            if inside.scripts.contains(&script) && inside.changed_scripts.insert(script) {
-                drop(inside);
-                mailbox.notify.notify_one();
-            }
-        });
-        self.shared.outpoints.for_each_listener(outpoints, |mailbox, outpoint| {
-            let mut inside = lock(&mailbox.inside);
-            if inside.outpoints.contains(&outpoint) && inside.changed_outpoints.insert(outpoint) {
-                drop(inside);
-                mailbox.notify.notify_one();
-            }
-        });
+        self.shared
+            .scripts
+            .for_each_listener(scripts, |mailbox, script| {
+                let mut inside = lock(&mailbox.inside);
+                if inside.scripts.contains(&script) && inside.changed_scripts.insert(script) {
+                    drop(inside);
+                    mailbox.notify.notify_one();
+                }
+            });
+        self.shared
+            .outpoints
+            .for_each_listener(outpoints, |mailbox, outpoint| {
+                let mut inside = lock(&mailbox.inside);
+                if inside.outpoints.contains(&outpoint) && inside.changed_outpoints.insert(outpoint)
+                {
+                    drop(inside);
+                    mailbox.notify.notify_one();
+                }
+            });
     }
 }
 
@@ -286,8 +291,12 @@ impl Subscriber {
         let mut inside = lock(&self.mailbox.inside);
         let changed = Changed {
             tip: std::mem::take(&mut inside.tip),
-            scripts: std::mem::take(&mut inside.changed_scripts).into_iter().collect(),
-            outpoints: std::mem::take(&mut inside.changed_outpoints).into_iter().collect(),
+            scripts: std::mem::take(&mut inside.changed_scripts)
+                .into_iter()
+                .collect(),
+            outpoints: std::mem::take(&mut inside.changed_outpoints)
+                .into_iter()
+                .collect(),
         };
         (changed != Changed::default()).then_some(changed)
     }
@@ -357,11 +366,19 @@ mod tests {
         let scripts = vec![script(1)];
         assert_eq!(
             changed_now(&one),
-            Some(Changed { tip: false, scripts: scripts.clone(), outpoints: vec![] })
+            Some(Changed {
+                tip: false,
+                scripts: scripts.clone(),
+                outpoints: vec![]
+            })
         );
         assert_eq!(
             changed_now(&two),
-            Some(Changed { tip: true, scripts, outpoints: vec![outpoint(7)] })
+            Some(Changed {
+                tip: true,
+                scripts,
+                outpoints: vec![outpoint(7)]
+            })
         );
         assert_eq!((changed_now(&one), changed_now(&two)), (None, None));
     }
@@ -392,10 +409,24 @@ mod tests {
         drop(one);
         assert!(all.is_subscribed(&script(5)) && !all.is_subscribed(&script(6)));
         drop(two);
-        let left: usize = all.shared.scripts.shards.iter().map(|shard| lock(shard).len()).sum();
-        let left_outpoints: usize =
-            all.shared.outpoints.shards.iter().map(|shard| lock(shard).len()).sum();
-        assert_eq!((left, left_outpoints, lock(&all.shared.tip).len()), (0, 0, 0));
+        let left: usize = all
+            .shared
+            .scripts
+            .shards
+            .iter()
+            .map(|shard| lock(shard).len())
+            .sum();
+        let left_outpoints: usize = all
+            .shared
+            .outpoints
+            .shards
+            .iter()
+            .map(|shard| lock(shard).len())
+            .sum();
+        assert_eq!(
+            (left, left_outpoints, lock(&all.shared.tip).len()),
+            (0, 0, 0)
+        );
     }
 
     #[tokio::test]

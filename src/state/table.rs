@@ -238,7 +238,10 @@ mod tests {
             for (height, &count) in counts.iter().take(len as usize).enumerate() {
                 for position in 0..count {
                     let block = table.block_of(TxNum(n)).unwrap();
-                    assert_eq!((block.height, block.position(TxNum(n))), (height as u32, position));
+                    assert_eq!(
+                        (block.height, block.position(TxNum(n))),
+                        (height as u32, position)
+                    );
                     assert_eq!(block.tx_count(), count);
                     n += 1;
                 }

@@ -204,7 +204,9 @@ impl View {
         if entries.is_empty() {
             return Ok(entries);
         }
-        self.ask_script(script, ask, |view, found| view.unconfirmed(script, found, ask))
+        self.ask_script(script, ask, |view, found| {
+            view.unconfirmed(script, found, ask)
+        })
     }
 
     pub fn balance(&self, script: &ScriptHash, ask: &Ask) -> Result<Balance, QueryError> {
@@ -295,9 +297,7 @@ impl View {
         height: Height,
     ) -> Result<Option<MerkleProof>, QueryError> {
         self.check_synced()?;
-        self.newest_if_overtaken(|view| {
-            view.unless_overtaken(view.blocks().proof_of(txid, height))
-        })
+        self.newest_if_overtaken(|view| view.unless_overtaken(view.blocks().proof_of(txid, height)))
     }
 
     /// The transaction at a position of a block, with its branch. `None`: no such block or position.
