@@ -248,6 +248,13 @@ impl<'a> TxView<'a> {
         Txid::from_byte_array(Sha256::digest(once).into())
     }
 
+    /// BIP 141: three times the size without witnesses, and once the size with them.
+    pub fn weight(&self) -> u64 {
+        // The body lacks the version and the lock time.
+        let base_size = self.body.len() + 8;
+        3 * base_size as u64 + self.bytes.len() as u64
+    }
+
     pub fn inputs(&self) -> Inputs<'a> {
         let mut cursor = Cursor::new(self.body);
         let _count = cursor.compact_size();

@@ -1,3 +1,8 @@
 //! The node: RPC, REST, block files, ZMQ.
+#[cfg(test)]
+pub(crate) mod fake;
+mod http;
+pub mod rest;
 pub mod rpc;
 pub mod source;
+pub mod zmq;

@@ -1,8 +1,58 @@
 //! bitcoind's RPC: blocking calls, each with a deadline. Used from blocking threads only.
-use serde_json::Value;
+//!
+//! The protocol's envelope is `bitcoincore-rpc`'s; the answers are our own small structs, since that
+//! crate's typed ones break whenever a release of the node changes a member. The transport is our own,
+//! for exact deadlines, several connections at once, and a cookie that may change under us.
+
+mod answers;
+mod credentials;
+mod fees;
+mod spent;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bitcoin::{BlockHash, Txid, hex::FromHex};
+use bitcoincore_rpc::jsonrpc::{self, Client, Request, Response, Transport};
+use serde::de::DeserializeOwned;
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
+
+use super::http::{Exchange, Http, without_user};
+use crate::chain::{HEADER_LEN, HeaderBytes, Height, SpentOutputs, block_hash};
+pub use answers::{BlockHeaderInfo, ChainInfo, MempoolTxids, NetworkInfo, ZmqNotification};
+use credentials::Credentials;
+pub use credentials::RpcAuth;
+
+/// An answer's bound, in bytes. The largest are those of `getblock` 3: 24,390 inputs (a megabyte without
+/// witnesses, 41 bytes each), of each some 700 characters for an ordinary spent output, are 17 MB; this
+/// leaves 20,000 characters for each, and so for spent scripts of thousands of bytes.
+const ANSWER_MAX: u64 = 512 << 20;
+/// Transactions asked for in one batch: at 400 kB each (the relay limit), 800 characters a kB, 51 MB.
+const RAW_BATCH: usize = 64;
+/// Headers or hashes asked for in one batch.
+const HEADER_BATCH: usize = 500;
+/// What a long poll may take beyond its own time.
+const WAIT_MARGIN: Duration = Duration::from_secs(5);
+
+/// Bitcoin Core's `RPC_IN_WARMUP`.
+const IN_WARMUP: i32 = -28;
+/// Bitcoin Core's `RPC_INVALID_ADDRESS_OR_KEY`: no such transaction, no such block.
+const NOT_FOUND: i32 = -5;
+/// Bitcoin Core's `RPC_MISC_ERROR`: among others, parameters that this release does not take.
+const MISC_ERROR: i32 = -1;
 
 /// What a caller can do about it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RpcError {
     /// The node is away, loading, or overloaded: wait and try again. The text says which.
     #[error("{0}")]
@@ -12,42 +62,522 @@ pub enum RpcError {
     Refused { code: i32, message: String },
 }
 
+impl RpcError {
+    fn garbage(method: &str) -> RpcError {
+        RpcError::Unavailable(format!(
+            "the node's answer to {method} cannot be understood"
+        ))
+    }
+}
+
+/// Where the node's RPC is, and how to log in.
+#[derive(Clone, Debug)]
+pub struct RpcConfig {
+    /// As `http://127.0.0.1:8332`. A user part in it is ignored.
+    pub url: String,
+    pub auth: RpcAuth,
+    /// For each call.
+    pub timeout: Duration,
+}
+
+impl RpcConfig {
+    /// The deadline of a call where nothing else is wished.
+    pub const TIMEOUT: Duration = Duration::from_secs(30);
+}
+
 /// A handle on the node's RPC; cheap to clone, shared by threads.
 #[derive(Clone)]
-pub struct Rpc {}
+pub struct Rpc {
+    inner: Arc<Inner>,
+}
 
-#[allow(unused_variables)]
+struct Inner {
+    client: Client,
+    transport: NodeTransport,
+    fees: fees::Cache,
+    /// Set once the node has refused the second parameter of `waitfornewblock`.
+    wait_takes_no_tip: AtomicBool,
+}
+
 impl Rpc {
+    pub fn new(config: RpcConfig) -> Rpc {
+        let transport = NodeTransport {
+            http: Arc::new(Http::new()),
+            url: without_user(&config.url).into(),
+            credentials: Arc::new(Credentials::new(config.auth)),
+            deadline: config.timeout,
+            takes_turns: true,
+        };
+        Rpc {
+            inner: Arc::new(Inner {
+                client: Client::with_transport(transport.clone()),
+                transport,
+                fees: fees::Cache::default(),
+                wait_takes_no_tip: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Where the node's RPC is: `http://HOST:PORT/`, without credentials.
+    pub fn url(&self) -> &str {
+        &self.inner.transport.url
+    }
+
     /// Any method: the generic call.
     pub fn call(&self, method: &str, params: &[Value]) -> Result<Value, RpcError> {
-        unimplemented!()
+        self.ask(method, params)
     }
+
+    /// Several calls in one exchange; the answers are in the order of the calls. Bound their number:
+    /// they share one deadline and one answer.
+    pub fn batch(
+        &self,
+        calls: &[(&str, Vec<Value>)],
+    ) -> Result<Vec<Result<Value, RpcError>>, RpcError> {
+        if calls.is_empty() {
+            return Ok(Vec::new());
+        }
+        let params: Vec<Box<RawValue>> = calls
+            .iter()
+            .map(|(method, params)| to_raw_value(params).map_err(|_| RpcError::garbage(method)))
+            .collect::<Result<_, _>>()?;
+        let requests: Vec<Request<'_>> = calls
+            .iter()
+            .zip(&params)
+            .map(|((method, _), params)| self.inner.client.build_request(method, Some(params)))
+            .collect();
+        let name = calls.first().map_or("", |(method, _)| *method);
+        let answers = self.inner.client.send_batch(&requests);
+        let answers = answers.map_err(|error| sorted(error, name))?;
+        answers
+            .into_iter()
+            .map(|answer| match answer {
+                Some(answer) => Ok(answer.result().map_err(|error| sorted(error, name))),
+                None => Err(RpcError::garbage(name)),
+            })
+            .collect()
+    }
+
+    pub fn blockchain_info(&self) -> Result<ChainInfo, RpcError> {
+        self.ask("getblockchaininfo", &[])
+    }
+
+    pub fn network_info(&self) -> Result<NetworkInfo, RpcError> {
+        self.ask("getnetworkinfo", &[])
+    }
+
+    /// Empty where the node publishes nothing, or was built without ZMQ.
+    pub fn zmq_notifications(&self) -> Result<Vec<ZmqNotification>, RpcError> {
+        const METHOD_NOT_FOUND: i32 = -32601;
+        match self.ask("getzmqnotifications", &[]) {
+            Err(RpcError::Refused {
+                code: METHOD_NOT_FOUND,
+                ..
+            }) => Ok(Vec::new()),
+            result => result,
+        }
+    }
+
+    pub fn best_block_hash(&self) -> Result<BlockHash, RpcError> {
+        self.ask("getbestblockhash", &[])
+    }
+
+    /// Of the best chain.
+    pub fn block_hash(&self, height: Height) -> Result<BlockHash, RpcError> {
+        self.ask("getblockhash", &[json!(height)])
+    }
+
+    /// The hashes of `count` blocks from `start` on; an error where the chain ends before.
+    pub fn block_hashes(&self, start: Height, count: u32) -> Result<Vec<BlockHash>, RpcError> {
+        let heights: Vec<Height> = (start..start.saturating_add(count)).collect();
+        self.ask_all("getblockhash", &heights, HEADER_BATCH, |height| {
+            vec![json!(height)]
+        })
+    }
+
+    pub fn block_header(&self, hash: &BlockHash) -> Result<HeaderBytes, RpcError> {
+        let hex: String = self.ask("getblockheader", &[json!(hash), json!(false)])?;
+        header_bytes(hash, &hex)
+    }
+
+    /// In the order of the hashes.
+    pub fn block_headers(&self, hashes: &[BlockHash]) -> Result<Vec<HeaderBytes>, RpcError> {
+        let params = |hash: &BlockHash| vec![json!(hash), json!(false)];
+        let answers: Vec<String> = self.ask_all("getblockheader", hashes, HEADER_BATCH, params)?;
+        let pairs = hashes.iter().zip(&answers);
+        pairs.map(|(hash, hex)| header_bytes(hash, hex)).collect()
+    }
+
+    pub fn block_header_info(&self, hash: &BlockHash) -> Result<BlockHeaderInfo, RpcError> {
+        self.ask("getblockheader", &[json!(hash), json!(true)])
+    }
+
+    /// A block's bytes.
+    pub fn block(&self, hash: &BlockHash) -> Result<Vec<u8>, RpcError> {
+        let answer = self.ask_raw("getblock", &[json!(hash), json!(0)])?;
+        let hex: &str =
+            serde_json::from_str(answer.get()).map_err(|_| RpcError::garbage("getblock"))?;
+        let bytes = Vec::<u8>::from_hex(hex).map_err(|_| RpcError::garbage("getblock"))?;
+        if !is_block(hash, &bytes) {
+            return Err(RpcError::garbage("getblock"));
+        }
+        Ok(bytes)
+    }
+
+    /// What a block spends. The node must be Bitcoin Core 23 or newer.
+    pub fn spent(&self, hash: &BlockHash) -> Result<SpentOutputs, RpcError> {
+        let answer = self.ask_raw("getblock", &[json!(hash), json!(3)])?;
+        let block: spent::Block<'_> =
+            serde_json::from_str(answer.get()).map_err(|_| RpcError::garbage("getblock"))?;
+        match spent::rest_bytes(&block) {
+            Ok(bytes) => Ok(SpentOutputs::Rest(bytes)),
+            Err(spent::Fault::Garbage) => Err(RpcError::garbage("getblock")),
+            Err(spent::Fault::NoPrevouts) => Err(RpcError::Refused {
+                code: MISC_ERROR,
+                message: "the node does not tell what its blocks spend: \
+                          that takes Bitcoin Core 23 or newer, and undo data"
+                    .into(),
+            }),
+        }
+    }
+
+    /// Waits until the best block is another than `known`, at most for `timeout`; gives the best block,
+    /// be it a new one or not. Uses a connection and a deadline of its own.
+    pub fn wait_for_new_block(
+        &self,
+        known: &BlockHash,
+        timeout: Duration,
+    ) -> Result<BlockHash, RpcError> {
+        // For the node, 0 means for ever.
+        let millis = u64::try_from(timeout.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
+        let waiter = Client::with_transport(NodeTransport {
+            deadline: timeout.saturating_add(WAIT_MARGIN),
+            takes_turns: false,
+            ..self.inner.transport.clone()
+        });
+        let wait = |params: &[Value]| -> Result<BlockHash, RpcError> {
+            let answer = raw_call(&waiter, "waitfornewblock", params)?;
+            let block: answers::BlockRef = serde_json::from_str(answer.get())
+                .map_err(|_| RpcError::garbage("waitfornewblock"))?;
+            Ok(block.hash)
+        };
+        if !self.inner.wait_takes_no_tip.load(Ordering::Relaxed) {
+            // With `current_tip` (Bitcoin Core 29) no block can slip in before the wait begins.
+            match wait(&[json!(millis), json!(known)]) {
+                Err(RpcError::Refused {
+                    code: MISC_ERROR, ..
+                }) => self.inner.wait_takes_no_tip.store(true, Ordering::Relaxed),
+                result => return result,
+            }
+        }
+        match self.best_block_hash()? {
+            best if best == *known => wait(&[json!(millis)]),
+            best => Ok(best),
+        }
+    }
+
+    /// All transactions of the node's mempool, and the number of the next ZMQ message about them.
+    pub fn mempool_txids(&self) -> Result<MempoolTxids, RpcError> {
+        self.ask("getrawmempool", &[json!(false), json!(true)])
+    }
+
+    /// The same, if it belongs to the block `tip`; `None` if the node's best block is another.
+    pub fn mempool_txids_at(&self, tip: &BlockHash) -> Result<Option<MempoolTxids>, RpcError> {
+        let call = ("getrawmempool", vec![json!(false), json!(true)]);
+        let Some(answers) = self.batch_at(tip, vec![call])? else {
+            return Ok(None);
+        };
+        let answer = answers.into_iter().next();
+        let answer = answer.ok_or_else(|| RpcError::garbage("getrawmempool"))??;
+        serde_json::from_value(answer)
+            .map(Some)
+            .map_err(|_| RpcError::garbage("getrawmempool"))
+    }
+
+    /// Transactions that are in the mempool (never confirmed ones) while `tip` is the best block; `None`
+    /// if another is. In the order of the txids, and `None` where one is not in the mempool. Bound their
+    /// number: they come in one exchange.
+    #[allow(clippy::type_complexity)] // three plain layers: for all, for each, its bytes
+    pub fn mempool_transactions_at(
+        &self,
+        tip: &BlockHash,
+        txids: &[Txid],
+    ) -> Result<Option<Vec<Option<Vec<u8>>>>, RpcError> {
+        let calls = txids.iter().flat_map(|txid| {
+            // A transaction index would give confirmed ones too.
+            let entry = ("getmempoolentry", vec![json!(txid)]);
+            let bytes = ("getrawtransaction", vec![json!(txid), json!(0)]);
+            [entry, bytes]
+        });
+        let Some(answers) = self.batch_at(tip, calls.collect())? else {
+            return Ok(None);
+        };
+        let mut found = Vec::with_capacity(txids.len());
+        let mut answers = answers.into_iter();
+        while let (Some(entry), Some(bytes)) = (answers.next(), answers.next()) {
+            let bytes = raw_transaction(bytes)?;
+            found.push(match entry {
+                Ok(_) => bytes,
+                Err(error) if is_not_found(&error) => None,
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(Some(found))
+    }
+
+    /// In the order of the txids; `None` where the transaction is in the mempool no more. (A node with a
+    /// transaction index gives confirmed ones too.)
+    pub fn raw_transactions(&self, txids: &[Txid]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
+        let mut found = Vec::with_capacity(txids.len());
+        for chunk in txids.chunks(RAW_BATCH) {
+            let calls: Vec<_> = chunk
+                .iter()
+                .map(|txid| ("getrawtransaction", vec![json!(txid), json!(0)]))
+                .collect();
+            for answer in self.batch(&calls)? {
+                found.push(raw_transaction(answer)?);
+            }
+        }
+        Ok(found)
+    }
+
     pub fn broadcast(&self, raw_tx_hex: &str) -> Result<String, RpcError> {
-        unimplemented!()
+        self.ask("sendrawtransaction", &[json!(raw_tx_hex)])
     }
+
     pub fn submit_package(&self, raw_txs_hex: &[String]) -> Result<Value, RpcError> {
-        unimplemented!()
+        self.ask("submitpackage", &[json!(raw_txs_hex)])
     }
+
     pub fn test_mempool_accept(&self, raw_txs_hex: &[String]) -> Result<Value, RpcError> {
-        unimplemented!()
+        self.ask("testmempoolaccept", &[json!(raw_txs_hex)])
     }
-    /// BTC/kvB, or `None` where the node has no estimate. Cached until the next block by the implementation.
+
+    /// BTC/kvB, or `None` where the node has no estimate. Cached until [`Rpc::drop_fee_cache`].
     pub fn estimate_fee(&self, blocks: u16, mode: Option<&str>) -> Result<Option<f64>, RpcError> {
-        unimplemented!()
+        self.inner.fees.estimate(blocks, mode, |mode| {
+            let mut params = vec![json!(blocks)];
+            params.extend(mode.map(|mode| json!(mode)));
+            let answer: answers::FeeEstimate = self.ask("estimatesmartfee", &params)?;
+            Ok(answer.feerate.filter(|rate| *rate >= 0.0))
+        })
     }
+
+    /// Forgets all estimates. To be called at each new block, before anyone is told of it: who then asks
+    /// gets the new estimate.
+    pub fn drop_fee_cache(&self) {
+        self.inner.fees.clear();
+    }
+
     pub fn mempool_info(&self) -> Result<Value, RpcError> {
-        unimplemented!()
+        self.ask("getmempoolinfo", &[])
     }
+
     /// BTC/kvB
     pub fn relay_fee(&self) -> Result<f64, RpcError> {
-        unimplemented!()
+        self.network_info().map(|info| info.relay_fee)
     }
+
     /// `getrawtransaction txid 1 [blockhash]`
     pub fn transaction_verbose(
         &self,
-        txid: &bitcoin::Txid,
-        block: Option<&bitcoin::BlockHash>,
+        txid: &Txid,
+        block: Option<&BlockHash>,
     ) -> Result<Value, RpcError> {
-        unimplemented!()
+        let mut params = vec![json!(txid), json!(1)];
+        params.extend(block.map(|hash| json!(hash)));
+        self.ask("getrawtransaction", &params)
+    }
+
+    /// A batch between two looks at the best block; `None` unless both show `tip`. The node works
+    /// through a batch in order.
+    fn batch_at(
+        &self,
+        tip: &BlockHash,
+        calls: Vec<(&str, Vec<Value>)>,
+    ) -> Result<Option<Vec<Result<Value, RpcError>>>, RpcError> {
+        let look = || ("getbestblockhash", Vec::new());
+        let framed: Vec<_> = std::iter::once(look())
+            .chain(calls)
+            .chain(std::iter::once(look()))
+            .collect();
+        let mut answers = self.batch(&framed)?;
+        let after = answers.pop();
+        let before = (!answers.is_empty()).then(|| answers.remove(0));
+        for answer in [before, after] {
+            let garbage = || RpcError::garbage("getbestblockhash");
+            let best: BlockHash =
+                serde_json::from_value(answer.ok_or_else(garbage)??).map_err(|_| garbage())?;
+            if best != *tip {
+                return Ok(None);
+            }
+        }
+        Ok(Some(answers))
+    }
+
+    fn ask<T: DeserializeOwned>(&self, method: &str, params: &[Value]) -> Result<T, RpcError> {
+        let answer = self.ask_raw(method, params)?;
+        serde_json::from_str(answer.get()).map_err(|_| RpcError::garbage(method))
+    }
+
+    fn ask_raw(&self, method: &str, params: &[Value]) -> Result<Box<RawValue>, RpcError> {
+        raw_call(&self.inner.client, method, params)
+    }
+
+    /// The same method for many arguments; the first refusal ends it.
+    fn ask_all<A, T: DeserializeOwned>(
+        &self,
+        method: &str,
+        arguments: &[A],
+        batch_len: usize,
+        params: impl Fn(&A) -> Vec<Value>,
+    ) -> Result<Vec<T>, RpcError> {
+        let mut found = Vec::with_capacity(arguments.len());
+        for chunk in arguments.chunks(batch_len) {
+            let calls: Vec<_> = chunk.iter().map(|a| (method, params(a))).collect();
+            for answer in self.batch(&calls)? {
+                let value = serde_json::from_value(answer?);
+                found.push(value.map_err(|_| RpcError::garbage(method))?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The bytes in an answer to `getrawtransaction`; `None` where the node does not have it.
+fn raw_transaction(answer: Result<Value, RpcError>) -> Result<Option<Vec<u8>>, RpcError> {
+    let garbage = || RpcError::garbage("getrawtransaction");
+    match answer {
+        Ok(Value::String(hex)) => Vec::<u8>::from_hex(&hex).map(Some).map_err(|_| garbage()),
+        Ok(_) => Err(garbage()),
+        Err(error) if is_not_found(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// True of the node's word that it has no such transaction or block.
+fn is_not_found(error: &RpcError) -> bool {
+    matches!(
+        error,
+        RpcError::Refused {
+            code: NOT_FOUND,
+            ..
+        }
+    )
+}
+
+fn raw_call(client: &Client, method: &str, params: &[Value]) -> Result<Box<RawValue>, RpcError> {
+    let params = to_raw_value(params).map_err(|_| RpcError::garbage(method))?;
+    client
+        .call(method, Some(&params))
+        .map_err(|error| sorted(error, method))
+}
+
+/// True if the bytes begin with the header of that name.
+pub(super) fn is_block(hash: &BlockHash, bytes: &[u8]) -> bool {
+    let header = bytes.first_chunk::<HEADER_LEN>();
+    header.is_some_and(|header| block_hash(header) == *hash)
+}
+
+fn header_bytes(hash: &BlockHash, hex: &str) -> Result<HeaderBytes, RpcError> {
+    let header = HeaderBytes::from_hex(hex).ok();
+    header
+        .filter(|header| is_block(hash, header))
+        .ok_or_else(|| RpcError::garbage("getblockheader"))
+}
+
+/// What the caller can do about an error of the envelope's crate.
+fn sorted(error: jsonrpc::Error, method: &str) -> RpcError {
+    match error {
+        jsonrpc::Error::Transport(error) => match error.downcast::<RpcError>() {
+            Ok(error) => *error,
+            Err(_) => RpcError::garbage(method),
+        },
+        jsonrpc::Error::Rpc(error) if error.code == IN_WARMUP => {
+            RpcError::Unavailable(format!("the node is starting: {}", error.message))
+        }
+        jsonrpc::Error::Rpc(error) => RpcError::Refused {
+            code: error.code,
+            message: error.message,
+        },
+        _ => RpcError::garbage(method),
+    }
+}
+
+/// Carries the envelopes to the node and back.
+#[derive(Clone)]
+struct NodeTransport {
+    http: Arc<Http>,
+    url: Arc<str>,
+    credentials: Arc<Credentials>,
+    deadline: Duration,
+    /// False of the long poll, which would hold its turn for long.
+    takes_turns: bool,
+}
+
+impl NodeTransport {
+    fn post<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, RpcError> {
+        let first = self.credentials.header()?;
+        let mut reply = self.exchange(&first, body)?;
+        if reply.status == 401 {
+            // The cookie of a node that has been restarted since.
+            let second = self.credentials.after(&first)?;
+            reply = self.exchange(&second, body)?;
+        }
+        if reply.status == 401 {
+            return Err(self.credentials.refused());
+        }
+        // Errors too come as JSON, whatever the status.
+        match serde_json::from_slice(&reply.body) {
+            Ok(answer) => Ok(answer),
+            Err(_) if reply.status != 200 => Err(match lone_error(&reply.body) {
+                Some(error) => error,
+                None => reply.refusal(),
+            }),
+            Err(_) => Err(RpcError::Unavailable(
+                "the node's answer is not what a bitcoind would say".into(),
+            )),
+        }
+    }
+
+    fn exchange(&self, authorization: &str, body: &[u8]) -> Result<super::http::Reply, RpcError> {
+        let exchange = Exchange {
+            url: &self.url,
+            authorization: Some(authorization),
+            body: Some(body),
+            deadline: self.deadline,
+            answer_max: ANSWER_MAX,
+        };
+        if self.takes_turns {
+            self.http.exchange(&exchange)
+        } else {
+            let end = Instant::now() + self.deadline;
+            self.http.exchange_at_once(&exchange, end)
+        }
+    }
+}
+
+/// The one error that answers a whole batch.
+fn lone_error(body: &[u8]) -> Option<RpcError> {
+    let response: Response = serde_json::from_slice(body).ok()?;
+    let error = response.error?;
+    Some(sorted(jsonrpc::Error::Rpc(error), "a batch"))
+}
+
+impl Transport for NodeTransport {
+    fn send_request(&self, request: Request<'_>) -> Result<Response, jsonrpc::Error> {
+        let answer = self.post(&serde_json::to_vec(&request)?);
+        answer.map_err(|error| jsonrpc::Error::Transport(Box::new(error)))
+    }
+
+    fn send_batch(&self, requests: &[Request<'_>]) -> Result<Vec<Response>, jsonrpc::Error> {
+        let answer = self.post(&serde_json::to_vec(requests)?);
+        answer.map_err(|error| jsonrpc::Error::Transport(Box::new(error)))
+    }
+
+    fn fmt_target(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.url)
     }
 }

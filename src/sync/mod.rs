@@ -1,1 +1,3 @@
 //! (room: sync)
+
+pub mod mempool;
