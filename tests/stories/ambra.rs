@@ -1,0 +1,256 @@
+//! The server under test: the program itself, as a user runs it.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{client::Client, node::Node, patience::until};
+
+/// First sync of a few hundred small blocks, on a busy machine.
+pub const SYNC_PATIENCE: Duration = Duration::from_secs(60);
+/// "Stops cleanly within two seconds."
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+pub struct Ambra {
+    arguments: Vec<String>,
+    db_dir: Arc<TempDir>,
+    process: Option<Child>,
+    log: Arc<Mutex<Vec<String>>>,
+    /// The log's length then: what older processes said is no news.
+    launched_at: usize,
+    address: SocketAddr,
+}
+
+impl Ambra {
+    /// Running on a fresh database, and caught up with the node.
+    pub fn start(node: &Node) -> Ambra {
+        Ambra::start_with(node, &[])
+    }
+
+    /// Running on a fresh database, and caught up; with these options besides.
+    pub fn start_with(node: &Node, options: &[&str]) -> Ambra {
+        let ambra = Ambra::start_early(node, options);
+        ambra.wait_until_synced(node);
+        ambra
+    }
+
+    /// Running on a fresh database; perhaps still at work.
+    pub fn start_early(node: &Node, options: &[&str]) -> Ambra {
+        let mut ambra = Ambra::start_unseen(node, options);
+        ambra.wait_until_listening();
+        ambra
+    }
+
+    /// Just begun, on a fresh database.
+    pub fn start_unseen(node: &Node, options: &[&str]) -> Ambra {
+        let db_dir = Arc::new(tempfile::tempdir().expect("a temporary directory"));
+        let mut ambra = Ambra {
+            arguments: arguments(node, db_dir.path(), options),
+            db_dir,
+            process: None,
+            log: Arc::default(),
+            launched_at: 0,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        ambra.launch_unseen();
+        ambra
+    }
+
+    /// Another one on the same database.
+    pub fn twin(&self) -> Ambra {
+        let mut twin = Ambra {
+            arguments: self.arguments.clone(),
+            db_dir: Arc::clone(&self.db_dir),
+            process: None,
+            log: Arc::default(),
+            launched_at: 0,
+            address: self.address,
+        };
+        twin.launch_unseen();
+        twin
+    }
+
+    /// Starts again on the same database; perhaps still at work.
+    pub fn launch(&mut self) {
+        self.launch_unseen();
+        self.wait_until_listening();
+    }
+
+    /// Starts again, and gives it no time to come up.
+    pub fn launch_unseen(&mut self) {
+        assert!(self.process.is_none(), "the server runs already");
+        let mut process = self.spawn();
+        self.launched_at = self.log.lock().expect("the log").len();
+        self.follow(process.stdout.take().expect("piped"));
+        self.follow(process.stderr.take().expect("piped"));
+        self.process = Some(process);
+    }
+
+    #[track_caller]
+    pub fn wait_until_listening(&mut self) {
+        let address = until(SYNC_PATIENCE, || {
+            if let Some(status) = self.exit_status() {
+                panic!("the server ended by itself with {status}");
+            }
+            self.listening()
+        });
+        self.address = address.expect("the server says where it listens");
+    }
+
+    /// Waits for a line with this text.
+    #[track_caller]
+    pub fn wait_until_it_says(&self, text: &str) {
+        let said = until(SYNC_PATIENCE, || {
+            let log = self.log.lock().expect("the log");
+            log.iter().any(|line| line.contains(text)).then_some(())
+        });
+        assert!(said.is_some(), "it never said anything of {text}");
+    }
+
+    fn spawn(&self) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_ambra"))
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server can be run")
+    }
+
+    fn follow(&self, pipe: impl Read + Send + 'static) {
+        let log = Arc::clone(&self.log);
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                log.lock().expect("the log").push(line);
+            }
+        });
+    }
+
+    /// The address in a line that it said since it was launched.
+    fn listening(&self) -> Option<SocketAddr> {
+        let log = self.log.lock().expect("the log");
+        log[self.launched_at..].iter().find_map(|line| {
+            let (_, rest) = line.split_once("listening on tcp://")?;
+            let end = rest
+                .find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':')
+                .unwrap_or(rest.len());
+            rest[..end].parse().ok()
+        })
+    }
+
+    /// Its exit status, if it has ended.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        let process = self.process.as_mut()?;
+        process.try_wait().expect("the process can be asked")
+    }
+
+    /// Where it listens (plain TCP).
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// Until it shows the node's best block and answers for scripts.
+    #[track_caller]
+    pub fn wait_until_synced(&self, node: &Node) {
+        let mut client = self.client();
+        let mut last = String::new();
+        let synced = until(SYNC_PATIENCE, || {
+            let best = node.rpc("getblockheader", json!([node.best_block(), false]));
+            let tip = client.call("blockchain.headers.subscribe", json!([]));
+            let any_script = "00".repeat(32);
+            let balance = client.call("blockchain.scripthash.get_balance", json!([any_script]));
+            last = format!("tip {tip:?}, balance {balance:?}");
+            let is_synced = tip.is_ok_and(|tip| tip["hex"] == best) && balance.is_ok();
+            is_synced.then_some(())
+        });
+        assert!(synced.is_some(), "not caught up with the node: {last}");
+    }
+
+    /// SIGTERM; its exit status, which must come in time.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("the server runs");
+        let asked = Instant::now();
+        let killed = Command::new("kill")
+            .args(["-TERM", &process.id().to_string()])
+            .status();
+        assert!(killed.expect("kill can be run").success());
+        let status = until(SYNC_PATIENCE, || process.try_wait().ok().flatten());
+        let took = asked.elapsed();
+        let status = status.unwrap_or_else(|| {
+            let _ = process.kill();
+            let _ = process.wait();
+            panic!("SIGTERM did not end the server")
+        });
+        assert!(took < STOP_PATIENCE, "SIGTERM ended it only after {took:?}");
+        status
+    }
+
+    /// Stops it in good order.
+    pub fn stop(&mut self) {
+        let status = self.terminate();
+        assert!(status.success(), "it ended with {status}");
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().expect("the server runs");
+        process.kill().expect("the server can be killed");
+        process.wait().expect("the server has ended");
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_some() && self.exit_status().is_none()
+    }
+
+    /// The tip as the protocol shows it.
+    pub fn tip(&self) -> Value {
+        self.client().ask("blockchain.headers.subscribe", json!([]))
+    }
+}
+
+impl Drop for Ambra {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if thread::panicking() {
+            let log = match self.log.lock() {
+                Ok(log) => log,
+                Err(poisoned) => poisoned.into_inner(),
+            };
+            let from = log.len().saturating_sub(200);
+            eprintln!("--- the server's log, database {:?}", self.db_dir.path());
+            for line in &log[from..] {
+                eprintln!("{line}");
+            }
+            eprintln!("--- end of the server's log");
+        }
+    }
+}
+
+fn arguments(node: &Node, db_dir: &Path, options: &[&str]) -> Vec<String> {
+    let daemon_dir = node.dir().display().to_string();
+    let db_dir = db_dir.display().to_string();
+    let rpc_url = node.rpc_url();
+    let mut arguments = vec!["--network", "regtest"];
+    arguments.extend(["--daemon-dir", &daemon_dir]);
+    arguments.extend(["--daemon-rpc-url", &rpc_url]);
+    arguments.extend(["--db-dir", &db_dir]);
+    arguments.extend(["--listen", "tcp://127.0.0.1:0"]);
+    arguments.extend(options);
+    arguments.into_iter().map(str::to_owned).collect()
+}

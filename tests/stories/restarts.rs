@@ -1,0 +1,168 @@
+//! Either side goes away and comes back.
+
+use std::time::Duration;
+
+use rand::Rng;
+use serde_json::json;
+
+use crate::{
+    ambra::{Ambra, SYNC_PATIENCE},
+    node::{Node, NodeOptions},
+    oracle::{Oracle, compare_all},
+    patience::until,
+    random_chain::RandomChain,
+    treasury::Treasury,
+};
+
+const KILLS: u32 = 15;
+
+#[test]
+fn the_server_restarts_and_goes_on_where_it_was() {
+    let node = Node::start(NodeOptions::default());
+    let mut chain = RandomChain::new(&node, 21);
+    let mut ambra = Ambra::start(&node);
+
+    // 1. Off and on, and nothing happened meanwhile.
+    ambra.stop();
+    ambra.launch();
+    ambra.wait_until_synced(&node);
+    compare_all(&mut chain.oracle, &node, &mut ambra.client());
+
+    // 2. Off, blocks and transactions come, on.
+    ambra.stop();
+    (0..8).for_each(|_| println!("{}", chain.step()));
+    ambra.launch();
+    ambra.wait_until_synced(&node);
+    compare_all(&mut chain.oracle, &node, &mut ambra.client());
+
+    // 3. Off, a reorg, on: to the same height, deeper, and to a lower height.
+    for depth in [1, 6, 20] {
+        ambra.stop();
+        println!("{}", chain.reorg(depth));
+        ambra.launch();
+        ambra.wait_until_synced(&node);
+        compare_all(&mut chain.oracle, &node, &mut ambra.client());
+    }
+    ambra.stop();
+    node.invalidate(&node.block_at(node.height() - 3));
+    ambra.launch();
+    ambra.wait_until_synced(&node);
+    compare_all(&mut chain.oracle, &node, &mut ambra.client());
+}
+
+#[test]
+fn sigterm_ends_the_server_within_two_seconds_with_clients_connected() {
+    let node = Node::start(NodeOptions::default());
+    node.mine(10, &Treasury::elsewhere());
+    let mut ambra = Ambra::start(&node);
+    let mut client = ambra.client();
+    client.ask("blockchain.headers.subscribe", json!([]));
+    let _half_a_line = std::io::Write::write_all(
+        &mut std::net::TcpStream::connect(ambra.address()).unwrap(),
+        b"{\"id\": 1, ",
+    );
+    ambra.stop();
+    assert_eq!(client.read_line(), None, "the connection ends with it");
+}
+
+#[test]
+fn the_node_restarts_and_the_server_stays_up() {
+    for zmq in [true, false] {
+        let node = Node::start(NodeOptions {
+            zmq,
+            ..NodeOptions::default()
+        });
+        let mut chain = RandomChain::new(&node, 22);
+        println!("{}", chain.step());
+        let mut ambra = Ambra::start(&node);
+        let mut client = ambra.client();
+
+        // 1. The node goes. What is known is still answered.
+        node.stop();
+        let tip = client.ask("blockchain.headers.subscribe", json!([]));
+        assert!(tip["height"].is_u64());
+
+        // 2. It comes back, with another cookie, and a block is mined.
+        node.launch();
+        node.mine(1, &Treasury::elsewhere());
+        compare_all(&mut chain.oracle, &node, &mut client);
+
+        // 3. Once more, and life goes on.
+        node.stop();
+        node.launch();
+        for _ in 0..4 {
+            println!("{}", chain.step());
+            compare_all(&mut chain.oracle, &node, &mut client);
+        }
+        assert!(ambra.is_running());
+    }
+}
+
+#[test]
+fn a_killed_node_that_forgot_blocks_is_followed_back() {
+    let node = Node::start(NodeOptions::default());
+    node.mine(110, &Treasury::elsewhere());
+    node.stop();
+    node.launch();
+    let mut ambra = Ambra::start(&node);
+    let mut client = ambra.client();
+
+    // 1. Blocks that the node does not live to write down.
+    node.mine(20, &Treasury::elsewhere());
+    ambra.wait_until_synced(&node);
+    node.kill();
+    node.launch();
+    println!("after the kill the node is at {}", node.height());
+
+    // 2. The server follows it back, and forward again.
+    ambra.wait_until_synced(&node);
+    let mut oracle = Oracle::new();
+    compare_all(&mut oracle, &node, &mut client);
+    node.mine(30, &Treasury::elsewhere());
+    compare_all(&mut oracle, &node, &mut client);
+    assert!(ambra.is_running());
+}
+
+#[test]
+fn a_killed_server_is_never_wrong_afterwards() {
+    let node = Node::start(NodeOptions::default());
+    let mut chain = RandomChain::new(&node, 23);
+    (0..10).for_each(|_| println!("{}", chain.step()));
+
+    // 1. Killed again and again in its first sync and soon after it.
+    let mut ambra = Ambra::start_unseen(&node, &[]);
+    for kill in 1..=KILLS {
+        let moment = Duration::from_millis(chain.rng.random_range(0..600));
+        // This is no wait for a condition: the moment is the point.
+        std::thread::sleep(moment);
+        if kill % 3 == 0 {
+            // In the middle of what a step makes it do.
+            println!("{}", chain.step());
+        }
+        ambra.kill();
+        println!("kill {kill} after {moment:?}");
+        if kill % 2 == 0 {
+            println!("{}", chain.step());
+        }
+        ambra.launch_unseen();
+        if kill % 5 == 0 {
+            // 2. Now and then it may finish, and must be right.
+            ambra.wait_until_listening();
+            ambra.wait_until_synced(&node);
+            compare_all(&mut chain.oracle, &node, &mut ambra.client());
+        }
+    }
+}
+
+#[test]
+fn two_servers_do_not_share_a_database() {
+    let node = Node::start(NodeOptions::default());
+    node.mine(3, &Treasury::elsewhere());
+    let mut first = Ambra::start(&node);
+    let mut second = first.twin();
+    let status = until(SYNC_PATIENCE, || second.exit_status());
+    let status = status.expect("the second does not stay");
+    assert!(!status.success(), "it ended with {status}");
+    assert!(first.is_running());
+    first.wait_until_synced(&node);
+}
