@@ -59,10 +59,10 @@ impl<'a> RandomChain<'a> {
             stale: Vec::new(),
         };
         for _ in 0..FIRST_REWARDS {
-            let script = chain.any_lock().script();
+            let script = chain.reward();
             node.mine(1, &script);
         }
-        let script = chain.any_lock().script();
+        let script = chain.reward();
         node.mine(MATURITY as u32, &script);
         chain
     }
@@ -101,6 +101,16 @@ impl<'a> RandomChain<'a> {
         };
         self.locks.insert(lock.script(), lock.clone());
         lock
+    }
+
+    /// A script for a block's reward. (bitcoind does not pay it to an empty script.)
+    fn reward(&mut self) -> ScriptBuf {
+        loop {
+            let script = self.any_lock().script();
+            if !script.is_empty() {
+                return script;
+            }
+        }
     }
 
     /// Coins that may be spent after this chain and these unconfirmed transactions.
@@ -280,7 +290,7 @@ impl<'a> RandomChain<'a> {
 
     /// One block: all of the mempool, or some of it, or some and transactions nobody saw before.
     pub fn mine_block(&mut self) {
-        let reward = self.any_lock().script();
+        let reward = self.reward();
         if self.rng.random_bool(0.25) {
             self.node.mine(1, &reward);
             return;
