@@ -7,7 +7,7 @@ use bitcoin::{
     Transaction, TxIn, TxOut, Witness, XOnlyPublicKey, absolute,
     hashes::{Hash, sha256},
     key::{Keypair, TapTweak},
-    opcodes::all::{OP_CHECKMULTISIG, OP_CHECKSIG, OP_DROP, OP_PUSHNUM_1, OP_PUSHNUM_2},
+    opcodes::all::{OP_CHECKMULTISIG, OP_CHECKSIG, OP_NIP, OP_PUSHNUM_1, OP_PUSHNUM_2},
     script::{Builder, PushBytesBuf},
     secp256k1::{All, Message, Secp256k1},
     sighash::{Prevouts, SighashCache},
@@ -27,12 +27,12 @@ pub enum Kind {
     P2tr,
     /// 1 of 2, no address.
     BareMultisig,
-    /// `<number> OP_DROP OP_1` inside P2SH.
-    DropInP2sh,
+    /// `<number> OP_1 OP_NIP` inside P2SH.
+    NumberInP2sh,
     /// The same inside P2WSH.
-    DropInP2wsh,
-    /// `<number> OP_DROP OP_1` with no hash around it: anyone's.
-    BareDrop,
+    NumberInP2wsh,
+    /// `<number> OP_1 OP_NIP` with no hash around it: anyone's.
+    BareNumber,
     /// No script at all: anyone's.
     Empty,
 }
@@ -44,9 +44,9 @@ pub const KINDS: [Kind; 10] = [
     Kind::NestedP2wpkh,
     Kind::P2tr,
     Kind::BareMultisig,
-    Kind::DropInP2sh,
-    Kind::DropInP2wsh,
-    Kind::BareDrop,
+    Kind::NumberInP2sh,
+    Kind::NumberInP2wsh,
+    Kind::BareNumber,
     Kind::Empty,
 ];
 
@@ -108,9 +108,9 @@ impl Lock {
                     .push_opcode(OP_CHECKMULTISIG)
                     .into_script()
             }
-            Kind::DropInP2sh => ScriptBuf::new_p2sh(&self.inner_script().script_hash()),
-            Kind::DropInP2wsh => ScriptBuf::new_p2wsh(&self.inner_script().wscript_hash()),
-            Kind::BareDrop => self.inner_script(),
+            Kind::NumberInP2sh => ScriptBuf::new_p2sh(&self.inner_script().script_hash()),
+            Kind::NumberInP2wsh => ScriptBuf::new_p2wsh(&self.inner_script().wscript_hash()),
+            Kind::BareNumber => self.inner_script(),
             Kind::Empty => ScriptBuf::new(),
         }
     }
@@ -124,8 +124,8 @@ impl Lock {
             }
             _ => Builder::new()
                 .push_slice(self.number.to_be_bytes())
-                .push_opcode(OP_DROP)
                 .push_opcode(OP_PUSHNUM_1)
+                .push_opcode(OP_NIP)
                 .into_script(),
         }
     }
@@ -189,12 +189,12 @@ impl Lock {
                 };
                 (ScriptBuf::new(), Witness::p2tr_key_spend(&signature))
             }
-            Kind::DropInP2sh => (push_only(self.inner_script()), none()),
-            Kind::DropInP2wsh => {
+            Kind::NumberInP2sh => (push_only(self.inner_script()), none()),
+            Kind::NumberInP2wsh => {
                 let witness = Witness::from_slice(&[self.inner_script().as_bytes()]);
                 (ScriptBuf::new(), witness)
             }
-            Kind::BareDrop => (ScriptBuf::new(), none()),
+            Kind::BareNumber => (ScriptBuf::new(), none()),
             Kind::Empty => (
                 Builder::new().push_opcode(OP_PUSHNUM_1).into_script(),
                 none(),

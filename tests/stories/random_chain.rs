@@ -27,7 +27,17 @@ const MATURITY: usize = 100;
 const FIRST_REWARDS: u32 = 30;
 /// Less is not worth a transaction.
 const SMALLEST_SUM: u64 = 50_000;
+/// Bytes; P2PK and bare multisig are longer. They come into blocks without being relayed.
+const LONGEST_RELAYED: usize = 34;
 const DEEPEST_REORG: u32 = 8;
+
+/// How a transaction comes into a block.
+#[derive(Clone, Copy)]
+enum Route {
+    Mempool,
+    /// Nobody saw it before.
+    Block,
+}
 
 pub struct RandomChain<'a> {
     pub node: &'a Node,
@@ -103,6 +113,23 @@ impl<'a> RandomChain<'a> {
         lock
     }
 
+    /// A lock that transactions of the mempool pay. Knots relays no longer output scripts.
+    fn relayed_lock(&mut self) -> Lock {
+        loop {
+            let lock = self.any_lock();
+            if lock.script().len() <= LONGEST_RELAYED {
+                return lock;
+            }
+        }
+    }
+
+    fn lock_for(&mut self, route: Route) -> Lock {
+        match route {
+            Route::Mempool => self.relayed_lock(),
+            Route::Block => self.any_lock(),
+        }
+    }
+
     /// A script for a block's reward. (bitcoind does not pay it to an empty script.)
     fn reward(&mut self) -> ScriptBuf {
         loop {
@@ -143,17 +170,22 @@ impl<'a> RandomChain<'a> {
     }
 
     /// Spends some of the coins, and takes them out of the list.
-    fn payment(&mut self, coins: &mut Vec<Coin>) -> Option<Transaction> {
+    fn payment(&mut self, coins: &mut Vec<Coin>, route: Route) -> Option<Transaction> {
         let count = self.rng.random_range(1..=4).min(coins.len());
         let mut inputs = Vec::new();
         for _ in 0..count {
             let chosen = self.rng.random_range(0..coins.len());
             inputs.push(coins.swap_remove(chosen));
         }
-        self.payment_from(&inputs, None)
+        self.payment_from(&inputs, None, route)
     }
 
-    fn payment_from(&mut self, inputs: &[Coin], fee: Option<u64>) -> Option<Transaction> {
+    fn payment_from(
+        &mut self,
+        inputs: &[Coin],
+        fee: Option<u64>,
+        route: Route,
+    ) -> Option<Transaction> {
         let sum: u64 = inputs.iter().map(|coin| coin.value.to_sat()).sum();
         let fee = fee.unwrap_or_else(|| self.rng.random_range(500..9_000));
         if sum < SMALLEST_SUM.max(2 * fee) {
@@ -161,7 +193,7 @@ impl<'a> RandomChain<'a> {
         }
         let mut left = sum - fee;
         let mut outputs = Vec::new();
-        let one_lock = self.rng.random_bool(0.1).then(|| self.any_lock());
+        let one_lock = self.rng.random_bool(0.1).then(|| self.lock_for(route));
         for _ in 1..self.rng.random_range(1..=5) {
             let value = match self.rng.random_range(0..20) {
                 0 => 0,
@@ -169,10 +201,10 @@ impl<'a> RandomChain<'a> {
                 _ => self.rng.random_range(0..=left / 3),
             };
             left -= value;
-            let lock = one_lock.clone().unwrap_or_else(|| self.any_lock());
+            let lock = one_lock.clone().unwrap_or_else(|| self.lock_for(route));
             outputs.push(output(&lock, Amount::from_sat(value)));
         }
-        let lock = one_lock.unwrap_or_else(|| self.any_lock());
+        let lock = one_lock.unwrap_or_else(|| self.lock_for(route));
         outputs.push(output(&lock, Amount::from_sat(left)));
         outputs.extend(self.data_output());
         outputs.shuffle(&mut self.rng);
@@ -208,7 +240,7 @@ impl<'a> RandomChain<'a> {
             if coins.is_empty() {
                 break;
             }
-            let Some(transaction) = self.payment(&mut coins) else {
+            let Some(transaction) = self.payment(&mut coins, Route::Mempool) else {
                 continue;
             };
             match self.node.send(&transaction) {
@@ -231,10 +263,10 @@ impl<'a> RandomChain<'a> {
         let inputs: Vec<Coin> = coins
             .into_iter()
             .filter(|coin| coin.lock.script() == script)
-            .take(30)
+            .take(100)
             .collect();
         let sum: u64 = inputs.iter().map(|coin| coin.value.to_sat()).sum();
-        let pieces = self.rng.random_range(1..=30);
+        let pieces = self.rng.random_range(1..=80);
         let fee = 40_000;
         if sum < fee + SMALLEST_SUM * pieces {
             return "nothing to sweep".to_owned();
@@ -279,7 +311,7 @@ impl<'a> RandomChain<'a> {
         let fees = entry["fees"]["descendant"].as_f64().expect("a fee");
         let fees = Amount::from_btc(fees).expect("a fee").to_sat();
         let fee = 2 * fees + 5_000;
-        match self.payment_from(&inputs, Some(fee)) {
+        match self.payment_from(&inputs, Some(fee), Route::Mempool) {
             Some(transaction) => {
                 let result = self.node.send(&transaction);
                 format!("replaced {}: {result:?}", old.txid)
@@ -310,7 +342,7 @@ impl<'a> RandomChain<'a> {
                 if coins.is_empty() {
                     break;
                 }
-                if let Some(transaction) = self.payment(&mut coins) {
+                if let Some(transaction) = self.payment(&mut coins, Route::Block) {
                     // The next may spend it, in the same block.
                     coins.extend(self.coins_of(&transaction));
                     transactions.push(Arc::new(transaction));

@@ -209,7 +209,10 @@ fn a_reorg_takes_payments_back_and_mines_them_elsewhere() {
         let mut oracle = Oracle::new();
         let ambra = Ambra::start(&node);
         let mut client = ambra.client();
-        let (mine, yours) = (Lock::new(Kind::DropInP2wsh, 1), Lock::new(Kind::P2wpkh, 2));
+        let (mine, yours) = (
+            Lock::new(Kind::NumberInP2wsh, 1),
+            Lock::new(Kind::P2wpkh, 2),
+        );
 
         // 1. One payment in each of two blocks.
         let first = treasury.payment(&mine, 500_000);
