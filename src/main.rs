@@ -1,1 +1,150 @@
-fn main() {}
+//! The process: settings, log, open files, signals, exit code. All the rest is [`ambra::run`].
+use std::{
+    io::IsTerminal,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use ambra::config::{Config, ConfigError, LogFormat};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// How long a stop may take. What is still at work then is left: the index is whole after a kill at any
+/// moment, and a system that shuts down does not wait long.
+const STOP_WITHIN: Duration = Duration::from_millis(1800);
+
+/// Fewer open files than this, and RocksDB with a full index or many wallets run out of them.
+const OPEN_FILES_LOW: u64 = 4096;
+
+/// Could not go on; the log says why.
+const EXIT_FAILED: u8 = 1;
+/// A wrong option or setting (clap's own code too).
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let config = match Config::from_process() {
+        Ok(config) => config,
+        // Also --help and --version, which are no failures.
+        Err(ConfigError::Usage(error)) => error.exit(),
+        Err(error) => {
+            eprintln!("ambra: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    log_to_stderr(&config);
+    info!("Ambra {}", env!("CARGO_PKG_VERSION"));
+    raise_open_files();
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!("cannot start threads: {error}");
+            return ExitCode::from(EXIT_FAILED);
+        }
+    };
+    let (code, asked_to_stop) = runtime.block_on(serve(config));
+    // A blocking call to the node may still wait for its answer; nobody needs it any more.
+    let left = asked_to_stop.map_or(STOP_WITHIN, |at| STOP_WITHIN.saturating_sub(at.elapsed()));
+    runtime.shutdown_timeout(left);
+    code
+}
+
+/// Runs until it ends by itself or is told to stop; then also says when that was.
+async fn serve(config: Config) -> (ExitCode, Option<Instant>) {
+    let (stop, shutdown) = watch::channel(false);
+    let run = ambra::run(config, shutdown);
+    tokio::pin!(run);
+    tokio::select! {
+        result = &mut run => return (code(result), None),
+        signal = stop_signal() => info!("{signal}: stopping"),
+    }
+    let asked_to_stop = Instant::now();
+    // Nobody listens if everything has ended in this moment.
+    let _ = stop.send(true);
+    let code = tokio::select! {
+        result = tokio::time::timeout(STOP_WITHIN, &mut run) => match result {
+            Ok(result) => code(result),
+            Err(_) => {
+                warn!("not everything has stopped in time; leaving all the same, the index is whole");
+                ExitCode::from(EXIT_FAILED)
+            }
+        },
+        signal = stop_signal() => {
+            warn!("{signal} again: leaving at once");
+            ExitCode::from(EXIT_FAILED)
+        }
+    };
+    (code, Some(asked_to_stop))
+}
+
+fn code(result: Result<(), ambra::RunError>) -> ExitCode {
+    match result {
+        Ok(()) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!("{error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// Waits for SIGINT or SIGTERM, and gives its name.
+#[cfg(unix)]
+async fn stop_signal() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) {
+        (Ok(mut interrupt), Ok(mut terminate)) => tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        },
+        (Err(error), _) | (_, Err(error)) => {
+            warn!("signals cannot be heard ({error}); only a kill stops Ambra");
+            std::future::pending().await
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn stop_signal() -> &'static str {
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => "Ctrl-C",
+        Err(error) => {
+            warn!("Ctrl-C cannot be heard ({error}); only a kill stops Ambra");
+            std::future::pending().await
+        }
+    }
+}
+
+fn log_to_stderr(config: &Config) {
+    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let format = match config.log_format {
+        LogFormat::Human => format
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .boxed(),
+        LogFormat::Json => format.json().boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(format.with_filter(config.log_levels.filter()))
+        .init();
+}
+
+/// Up to what the system allows: many systems start processes with 1024.
+fn raise_open_files() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if limit < OPEN_FILES_LOW => warn!(
+            "only {limit} files may be open at a time; raise the limit to {OPEN_FILES_LOW} or more (ulimit -n, LimitNOFILE=)"
+        ),
+        Ok(_) => {}
+        Err(error) => warn!("the limit of open files cannot be raised: {error}"),
+    }
+}

@@ -1,1 +1,0 @@
-//! Configuration: `Args` as typed, `Config` as meant.

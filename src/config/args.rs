@@ -1,0 +1,114 @@
+//! What may be typed: one struct for the command line, the environment and the file alike.
+use std::path::PathBuf;
+
+use bitcoin::Network;
+
+use super::values::{
+    self, BlockSourceChoice, LogFormat, LogLevels, MebiBytes, RpcUrl, SYNC_MEMORY_DEFAULT,
+};
+
+const AFTER_HELP: &str = "\
+Every option can also be set by an environment variable (--db-dir: AMBRA_DB_DIR; several values
+are separated by commas) or by a line in the file given with --conf (db-dir = \"/srv/ambra\").
+An option goes before the environment, the environment before the file, the file before the default.
+
+Exit codes: 0 stopped as asked; 1 could not go on, the log says why; 2 a wrong option or setting.";
+
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "ambra",
+    version,
+    about = "A personal Electrum server: your wallets ask your own node",
+    after_help = AFTER_HELP,
+)]
+pub(super) struct Args {
+    /// Read settings from this TOML file; its keys are the options' long names
+    #[arg(long, value_name = "FILE", value_parser = values::path())]
+    pub conf: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Everything that can be set. Where a value is absent, [`super::Config`] knows the default.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Settings {
+    /// main, testnet, testnet4, signet or regtest; by default the one that the node is on
+    #[arg(long, value_parser = values::network, help_heading = "Node")]
+    pub network: Option<Network>,
+
+    /// bitcoind's data directory; by default looked for where bitcoind puts it
+    #[arg(long, value_name = "DIR", value_parser = values::path(), help_heading = "Node")]
+    pub daemon_dir: Option<PathBuf>,
+
+    /// bitcoind's RPC, as http://HOST:PORT; by default this machine and the network's usual port
+    #[arg(long, value_name = "URL", help_heading = "Node")]
+    pub daemon_rpc_url: Option<RpcUrl>,
+
+    /// bitcoind's cookie file; by default .cookie in its data directory
+    #[arg(long, value_name = "FILE", value_parser = values::path(), help_heading = "Node")]
+    pub cookie_file: Option<PathBuf>,
+
+    /// RPC user, where the node has no cookie; better in the file or as AMBRA_RPC_USER
+    #[arg(long, value_name = "USER", help_heading = "Node")]
+    pub rpc_user: Option<String>,
+
+    /// RPC password; better in the file or as AMBRA_RPC_PASSWORD: others see a command line
+    #[arg(long, value_name = "PASSWORD", help_heading = "Node")]
+    pub rpc_password: Option<String>,
+
+    /// How to read blocks: auto, files, rest or rpc [default: auto, the fastest that works]
+    #[arg(long, value_name = "SOURCE", value_parser = values::block_source, help_heading = "Node")]
+    pub block_source: Option<BlockSourceChoice>,
+
+    /// The folder of bitcoind's blk*.dat files; by default found in its data directory
+    #[arg(long, value_name = "DIR", value_parser = values::path(), help_heading = "Node")]
+    pub blocks_dir: Option<PathBuf>,
+
+    /// The folder that holds the index, a subfolder for each network [default: ambra in your data directory]
+    #[arg(long, value_name = "DIR", value_parser = values::path(), help_heading = "Index")]
+    pub db_dir: Option<PathBuf>,
+
+    /// Memory for the first sync, in MiB [default: 1024]
+    #[arg(long, value_name = "MIB", value_parser = values::sync_memory, help_heading = "Index")]
+    pub sync_memory: Option<MebiBytes>,
+
+    /// Memory for the index's block cache, in MiB [default: 256]
+    #[arg(long, value_name = "MIB", value_parser = values::cache_memory, help_heading = "Index")]
+    pub cache_memory: Option<MebiBytes>,
+
+    /// Where wallets connect, repeatable: tcp://HOST:PORT, tls://, ws://, wss:// or unix:PATH
+    /// [default: tcp://127.0.0.1:50001; testnet 60001, testnet4 40001, signet 60601, regtest 60401]
+    #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = values::listen_url, help_heading = "Wallets")]
+    pub listen: Vec<String>,
+
+    /// Certificate chain (PEM) for tls:// and wss://
+    #[arg(long, value_name = "FILE", value_parser = values::path(), help_heading = "Wallets")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key (PEM) of that certificate
+    #[arg(long, value_name = "FILE", value_parser = values::path(), help_heading = "Wallets")]
+    pub tls_key: Option<PathBuf>,
+
+    /// The newest protocol version to speak, e.g. 1.4 [default: the newest there is]
+    #[arg(long, value_name = "VERSION", value_parser = values::protocol_version, help_heading = "Wallets")]
+    pub protocol_max: Option<String>,
+
+    /// The name told to wallets [default: Ambra and its version]
+    #[arg(long, value_name = "NAME", value_parser = values::server_name, help_heading = "Wallets")]
+    pub server_name: Option<String>,
+
+    /// The greeting that wallets show
+    #[arg(long, value_name = "TEXT", value_parser = values::banner, help_heading = "Wallets")]
+    pub banner: Option<String>,
+
+    /// error, warn, info, debug or trace; by room too: info,sync=debug [default: info]
+    #[arg(long, value_name = "LEVEL", help_heading = "Log")]
+    pub log_level: Option<LogLevels>,
+
+    /// human or json [default: human]
+    #[arg(long, value_name = "FORMAT", value_parser = values::log_format, help_heading = "Log")]
+    pub log_format: Option<LogFormat>,
+}
+
+const _: () = assert!(SYNC_MEMORY_DEFAULT.0 == 1024, "the help text says 1024");

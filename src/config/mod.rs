@@ -1,0 +1,209 @@
+//! Configuration: `Args` as typed, [`Config`] as meant.
+//!
+//! Nobody else reads the command line, the environment or the file.
+mod args;
+mod layers;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::{ffi::OsString, fmt, path::PathBuf};
+
+use bitcoin::Network;
+
+use args::Settings;
+pub use layers::Origin;
+pub use values::{BlockSourceChoice, LogFormat, LogLevels, network_name};
+
+/// The folder of all networks' indexes, within the platform's data directory.
+const DATA_FOLDER: &str = "ambra";
+
+/// What is in force. Paths and texts are as given, defaults filled in; what depends on the network
+/// is asked for with it, since it may only be known from the node.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `None`: the network that the node is on.
+    pub network: Option<Network>,
+    pub daemon_dir: Option<PathBuf>,
+    /// `http://HOST` or `http://HOST:PORT`.
+    pub daemon_rpc_url: Option<String>,
+    pub cookie_file: Option<PathBuf>,
+    pub rpc_login: Option<RpcLogin>,
+    pub block_source: BlockSourceChoice,
+    pub blocks_dir: Option<PathBuf>,
+    /// Holds a subfolder for each network, see [`Config::db_dir`].
+    pub db_root: PathBuf,
+    pub sync_memory_bytes: usize,
+    pub cache_memory_bytes: usize,
+    /// As typed and checked; empty: the default, see [`Config::listen_urls`].
+    pub listen: Vec<String>,
+    pub tls: Option<TlsFiles>,
+    pub protocol_max: Option<String>,
+    pub server_name: Option<String>,
+    pub banner: Option<String>,
+    pub log_levels: LogLevels,
+    pub log_format: LogFormat,
+}
+
+/// The node's user and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RpcLogin {
+    pub user: String,
+    pub password: String,
+}
+
+/// # Security
+/// A `Config` may be printed; a password may not.
+impl fmt::Debug for RpcLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RpcLogin(hidden)")
+    }
+}
+
+/// A certificate that the person brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Why there is no configuration. The text is for the person who typed it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Also `--help` and `--version`: clap prints them and knows the exit code.
+    #[error(transparent)]
+    Usage(clap::Error),
+    #[error("cannot read {}: {error}", path.display())]
+    Unreadable {
+        path: PathBuf,
+        error: std::io::Error,
+    },
+    #[error("{}, line {line}: {message}", path.display())]
+    Syntax {
+        path: PathBuf,
+        line: usize,
+        message: String,
+    },
+    #[error("{origin}: there is no such setting; the nearest is {nearest}")]
+    UnknownKey { origin: Origin, nearest: String },
+    #[error("{origin}: {reason}")]
+    Value { origin: Origin, reason: String },
+    /// Settings that do not go together.
+    #[error("{0}")]
+    Conflict(&'static str),
+}
+
+impl Config {
+    /// From the process's own command line and environment.
+    pub fn from_process() -> Result<Self, ConfigError> {
+        Self::from_sources(std::env::args_os(), std::env::vars_os())
+    }
+
+    /// `argv` with the program's name first. Reads the file that `--conf` names, and nothing else.
+    pub fn from_sources<A, E>(argv: A, environment: E) -> Result<Self, ConfigError>
+    where
+        A: IntoIterator,
+        A::Item: Into<OsString>,
+        E: IntoIterator<Item = (OsString, OsString)>,
+    {
+        let argv = argv.into_iter().map(Into::into);
+        Self::from_settings(layers::settings(argv, environment)?)
+    }
+
+    fn from_settings(settings: Settings) -> Result<Self, ConfigError> {
+        let Settings {
+            network,
+            daemon_dir,
+            daemon_rpc_url,
+            cookie_file,
+            rpc_user,
+            rpc_password,
+            block_source,
+            blocks_dir,
+            db_dir,
+            sync_memory,
+            cache_memory,
+            listen,
+            tls_cert,
+            tls_key,
+            protocol_max,
+            server_name,
+            banner,
+            log_level,
+            log_format,
+        } = settings;
+        let rpc_login = match (rpc_user, rpc_password) {
+            (Some(user), Some(password)) => Some(RpcLogin { user, password }),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(ConfigError::Conflict(
+                    "--rpc-user and --rpc-password go together: give both, or none to use the node's cookie",
+                ));
+            }
+        };
+        if rpc_login.is_some() && cookie_file.is_some() {
+            return Err(ConfigError::Conflict(
+                "--cookie-file and --rpc-user exclude each other: leave one out",
+            ));
+        }
+        let tls = match (tls_cert, tls_key) {
+            (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(ConfigError::Conflict(
+                    "--tls-cert and --tls-key go together: give both or none",
+                ));
+            }
+        };
+        // The local one: an index of 50 GB has no place in a roaming profile.
+        let db_root = db_dir
+            .or_else(|| dirs::data_local_dir().map(|dir| dir.join(DATA_FOLDER)))
+            .ok_or(ConfigError::Conflict(
+                "this user has no home directory: say with --db-dir where the index goes",
+            ))?;
+        Ok(Self {
+            network,
+            daemon_dir,
+            daemon_rpc_url: daemon_rpc_url.map(|url| url.0),
+            cookie_file,
+            rpc_login,
+            block_source: block_source.unwrap_or_default(),
+            blocks_dir,
+            db_root,
+            sync_memory_bytes: sync_memory.unwrap_or(values::SYNC_MEMORY_DEFAULT).bytes(),
+            cache_memory_bytes: cache_memory.unwrap_or(values::CACHE_MEMORY_DEFAULT).bytes(),
+            listen,
+            tls,
+            protocol_max,
+            server_name,
+            banner,
+            log_levels: log_level.unwrap_or_default(),
+            log_format: log_format.unwrap_or_default(),
+        })
+    }
+
+    /// The index of a network.
+    pub fn db_dir(&self, network: Network) -> PathBuf {
+        self.db_root.join(network_name(network))
+    }
+
+    /// Where wallets connect: what was asked for, or loopback on the network's usual port.
+    pub fn listen_urls(&self, network: Network) -> Vec<String> {
+        if self.listen.is_empty() {
+            vec![format!("tcp://127.0.0.1:{}", usual_port(network))]
+        } else {
+            self.listen.clone()
+        }
+    }
+}
+
+/// The TCP port on which wallets expect a server of this network.
+pub fn usual_port(network: Network) -> u16 {
+    match network {
+        Network::Bitcoin => 50001,
+        Network::Testnet => 60001,
+        Network::Testnet4 => 40001,
+        Network::Signet => 60601,
+        Network::Regtest => 60401,
+    }
+}

@@ -1,0 +1,236 @@
+use std::io::Write;
+
+use super::*;
+
+/// A configuration from options and variables.
+fn config(options: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let argv = ["ambra"].iter().chain(options).map(OsString::from);
+    let environment = environment
+        .iter()
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    Config::from_sources(argv, environment)
+}
+
+fn error(options: &[&str], environment: &[(&str, &str)]) -> String {
+    config(options, environment)
+        .expect_err("should be refused")
+        .to_string()
+}
+
+/// A file with these lines.
+fn file(lines: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(lines.as_bytes()).expect("written");
+    file
+}
+
+fn path(file: &tempfile::NamedTempFile) -> &str {
+    file.path().to_str().expect("a path of plain letters")
+}
+
+#[test]
+fn without_any_setting_everything_has_a_default() {
+    let config = config(&[], &[]).unwrap();
+    assert_eq!(config.network, None);
+    assert_eq!(config.block_source, BlockSourceChoice::Auto);
+    assert_eq!(config.sync_memory_bytes, 1 << 30);
+    assert_eq!(config.cache_memory_bytes, 256 << 20);
+    assert_eq!(config.log_format, LogFormat::Human);
+    assert!(config.db_dir(Network::Signet).ends_with("ambra/signet"));
+    assert_eq!(
+        config.listen_urls(Network::Bitcoin),
+        ["tcp://127.0.0.1:50001"]
+    );
+}
+
+#[test]
+fn every_network_has_its_own_port_and_folder() {
+    let config = config(&["--db-dir", "/srv/ambra"], &[]).unwrap();
+    let mut ports = std::collections::BTreeSet::new();
+    for (name, network) in values::NETWORKS {
+        assert_eq!(config.db_dir(network), PathBuf::from("/srv/ambra").join(name));
+        assert!(ports.insert(usual_port(network)));
+    }
+}
+
+#[test]
+fn option_goes_before_environment_before_file_before_default() {
+    let file = file("db-dir = \"/file\"\nsync-memory = 100\ncache-memory = 100\nserver-name = \"file\"");
+    let config = config(
+        &["--conf", path(&file), "--db-dir", "/option"],
+        &[("AMBRA_DB_DIR", "/environment"), ("AMBRA_SYNC_MEMORY", "200")],
+    )
+    .unwrap();
+    assert_eq!(config.db_root, PathBuf::from("/option"));
+    assert_eq!(config.sync_memory_bytes, 200 << 20);
+    assert_eq!(config.cache_memory_bytes, 100 << 20);
+    assert_eq!(config.server_name.as_deref(), Some("file"));
+    assert_eq!(config.banner, None);
+}
+
+#[test]
+fn a_list_of_a_stronger_layer_replaces_the_weaker_one() {
+    let file = file("listen = [\"tcp://127.0.0.1:1\", \"tcp://127.0.0.1:2\"]");
+    let conf = path(&file);
+    let from_file = config(&["--conf", conf], &[]).unwrap();
+    assert_eq!(from_file.listen, ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]);
+    let environment = [("AMBRA_LISTEN", "tcp://127.0.0.1:3,unix:/x")];
+    let from_environment = config(&["--conf", conf], &environment).unwrap();
+    assert_eq!(from_environment.listen, ["tcp://127.0.0.1:3", "unix:/x"]);
+    let options = ["--conf", conf, "--listen", "tcp://127.0.0.1:4"];
+    let from_option = config(&options, &environment).unwrap();
+    assert_eq!(from_option.listen, ["tcp://127.0.0.1:4"]);
+}
+
+#[test]
+fn the_file_can_be_named_by_the_environment() {
+    let file = file("network = \"signet\"");
+    let config = config(&[], &[("AMBRA_CONF", path(&file))]).unwrap();
+    assert_eq!(config.network, Some(Network::Signet));
+}
+
+#[test]
+fn variables_of_others_and_empty_ones_are_left_alone() {
+    let environment = [("HOME", "/root"), ("AMBRA_NETWORK", ""), ("AMBRAGE", "x")];
+    assert_eq!(config(&[], &environment).unwrap().network, None);
+}
+
+#[test]
+fn an_unknown_key_in_the_file_names_the_nearest_right_one() {
+    for (line, nearest) in [
+        ("db_dir = \"/x\"", "db-dir"),
+        ("lisen = \"tcp://127.0.0.1:1\"", "listen"),
+        ("daemon-url = \"http://127.0.0.1\"", "daemon-rpc-url"),
+    ] {
+        let file = file(line);
+        let error = error(&["--conf", path(&file)], &[]);
+        let wanted = format!("the nearest is {nearest}");
+        assert!(error.ends_with(&wanted), "{error}");
+        assert!(error.contains(path(&file)), "{error}");
+    }
+}
+
+#[test]
+fn a_file_cannot_name_another_file() {
+    let file = file("conf = \"other.toml\"");
+    assert!(error(&["--conf", path(&file)], &[]).contains("no such setting"));
+}
+
+#[test]
+fn an_unknown_variable_names_the_nearest_right_one() {
+    let error = error(&[], &[("AMBRA_DBDIR", "/x")]);
+    assert!(error.contains("AMBRA_DBDIR"), "{error}");
+    assert!(error.ends_with("AMBRA_DB_DIR"), "{error}");
+}
+
+#[test]
+fn an_unknown_option_names_the_nearest_right_one() {
+    assert!(error(&["--lisen", "x"], &[]).contains("--listen"));
+}
+
+#[test]
+fn a_wrong_value_is_refused_wherever_it_stands() {
+    let wrong = file("sync-memory = \"a lot\"");
+    for (error, place) in [
+        (error(&["--sync-memory", "a lot"], &[]), "--sync-memory"),
+        (error(&[], &[("AMBRA_SYNC_MEMORY", "a lot")]), "AMBRA_SYNC_MEMORY"),
+        (error(&["--conf", path(&wrong)], &[]), "sync-memory in "),
+    ] {
+        assert!(error.starts_with(place), "{error}");
+        assert!(error.contains("between 64"), "{error}");
+    }
+}
+
+#[test]
+fn a_wrong_value_is_refused_even_where_an_option_hides_it() {
+    let file = file("network = \"mainnet\"");
+    let error = error(&["--conf", path(&file), "--network", "main"], &[]);
+    assert!(error.contains("network in "), "{error}");
+}
+
+#[test]
+fn values_of_the_wrong_kind_are_refused() {
+    for line in [
+        "db-dir = true",
+        "db-dir = [\"/a\", \"/b\"]",
+        "[db-dir]\nx = 1",
+        "listen = [[\"tcp://127.0.0.1:1\"]]",
+    ] {
+        let file = file(line);
+        let error = error(&["--conf", path(&file)], &[]);
+        assert!(error.contains("text in quotes"), "{line}: {error}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = error(&["--conf", "/no/such/ambra.toml"], &[]);
+    assert!(error.contains("/no/such/ambra.toml"), "{error}");
+}
+
+#[test]
+fn a_broken_file_is_told_by_line_and_without_its_text() {
+    let file = file("network = \"main\"\nrpc-password = \"hunter2\n");
+    let error = error(&["--conf", path(&file)], &[]);
+    assert!(error.contains("line 2"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn a_password_in_a_refused_url_is_never_repeated() {
+    let url = "http://me:hunter2@127.0.0.1:8332";
+    let file = file(&format!("daemon-rpc-url = \"{url}\""));
+    for error in [
+        error(&["--daemon-rpc-url", url], &[]),
+        error(&[], &[("AMBRA_DAEMON_RPC_URL", url)]),
+        error(&["--conf", path(&file)], &[]),
+    ] {
+        assert!(error.contains("--rpc-password"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn a_configuration_can_be_printed_without_its_password() {
+    let options = ["--rpc-user", "alice", "--rpc-password", "hunter2"];
+    let config = config(&options, &[]).unwrap();
+    assert_eq!(config.rpc_login.as_ref().unwrap().password, "hunter2");
+    let printed = format!("{config:?}");
+    assert!(!printed.contains("hunter2") && !printed.contains("alice"));
+}
+
+#[test]
+fn settings_that_need_each_other_are_refused_alone() {
+    for error in [
+        error(&["--rpc-user", "alice"], &[]),
+        error(&[], &[("AMBRA_RPC_PASSWORD", "hunter2")]),
+        error(&["--tls-cert", "c.pem"], &[]),
+        error(&["--tls-key", "k.pem"], &[]),
+    ] {
+        assert!(error.contains("go together"), "{error}");
+    }
+    // Each half may stand in another place.
+    let file = file("rpc-password = \"hunter2\"");
+    let config = config(&["--conf", path(&file)], &[("AMBRA_RPC_USER", "alice")]).unwrap();
+    assert!(config.rpc_login.is_some());
+}
+
+#[test]
+fn a_cookie_and_a_login_exclude_each_other() {
+    let options = ["--rpc-user", "a", "--rpc-password", "b", "--cookie-file", "c"];
+    assert!(error(&options, &[]).contains("exclude"));
+}
+
+#[test]
+fn a_tilde_is_the_home_directory() {
+    let Some(home) = dirs::home_dir() else { return };
+    let config = config(&["--db-dir=~/chain"], &[]).unwrap();
+    assert_eq!(config.db_root, home.join("chain"));
+}
+
+#[test]
+fn help_fits_a_terminal_and_names_the_exit_codes() {
+    let help = error(&["--help"], &[]);
+    assert!(help.contains("Exit codes"), "{help}");
+    assert!(help.contains("--daemon-rpc-url"), "{help}");
+}
