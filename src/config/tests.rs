@@ -48,17 +48,24 @@ fn every_network_has_its_own_port_and_folder() {
     let config = config(&["--db-dir", "/srv/ambra"], &[]).unwrap();
     let mut ports = std::collections::BTreeSet::new();
     for (name, network) in values::NETWORKS {
-        assert_eq!(config.db_dir(network), PathBuf::from("/srv/ambra").join(name));
+        assert_eq!(
+            config.db_dir(network),
+            PathBuf::from("/srv/ambra").join(name)
+        );
         assert!(ports.insert(usual_port(network)));
     }
 }
 
 #[test]
 fn option_goes_before_environment_before_file_before_default() {
-    let file = file("db-dir = \"/file\"\nsync-memory = 100\ncache-memory = 100\nserver-name = \"file\"");
+    let file =
+        file("db-dir = \"/file\"\nsync-memory = 100\ncache-memory = 100\nserver-name = \"file\"");
     let config = config(
         &["--conf", path(&file), "--db-dir", "/option"],
-        &[("AMBRA_DB_DIR", "/environment"), ("AMBRA_SYNC_MEMORY", "200")],
+        &[
+            ("AMBRA_DB_DIR", "/environment"),
+            ("AMBRA_SYNC_MEMORY", "200"),
+        ],
     )
     .unwrap();
     assert_eq!(config.db_root, PathBuf::from("/option"));
@@ -133,7 +140,10 @@ fn a_wrong_value_is_refused_wherever_it_stands() {
     let wrong = file("sync-memory = \"a lot\"");
     for (error, place) in [
         (error(&["--sync-memory", "a lot"], &[]), "--sync-memory"),
-        (error(&[], &[("AMBRA_SYNC_MEMORY", "a lot")]), "AMBRA_SYNC_MEMORY"),
+        (
+            error(&[], &[("AMBRA_SYNC_MEMORY", "a lot")]),
+            "AMBRA_SYNC_MEMORY",
+        ),
         (error(&["--conf", path(&wrong)], &[]), "sync-memory in "),
     ] {
         assert!(error.starts_with(place), "{error}");
@@ -217,7 +227,14 @@ fn settings_that_need_each_other_are_refused_alone() {
 
 #[test]
 fn a_cookie_and_a_login_exclude_each_other() {
-    let options = ["--rpc-user", "a", "--rpc-password", "b", "--cookie-file", "c"];
+    let options = [
+        "--rpc-user",
+        "a",
+        "--rpc-password",
+        "b",
+        "--cookie-file",
+        "c",
+    ];
     assert!(error(&options, &[]).contains("exclude"));
 }
 

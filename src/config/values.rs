@@ -184,8 +184,7 @@ fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
 
 /// A listener's URL, checked for its shape. Port 0 asks the system for a free one.
 pub(super) fn listen_url(text: &str) -> Result<String, String> {
-    const SHAPE: &str =
-        "write it as tcp://HOST:PORT (or tls://, ws://, wss://), or as unix:PATH";
+    const SHAPE: &str = "write it as tcp://HOST:PORT (or tls://, ws://, wss://), or as unix:PATH";
     if let Some(path) = text.strip_prefix("unix:") {
         return match path {
             "" => Err(SHAPE.to_owned()),

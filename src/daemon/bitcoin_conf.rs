@@ -101,16 +101,8 @@ impl BitcoinConf {
 
     /// The first value counts, and the network's section goes before the lines outside.
     pub fn get(&self, network: Option<Network>, key: &str) -> Option<&str> {
-        self.all(network, key).next()
-    }
-
-    pub fn all<'a>(
-        &'a self,
-        network: Option<Network>,
-        key: &'a str,
-    ) -> impl Iterator<Item = &'a str> {
         self.lines_of(network)
-            .filter(move |line| line.key == key)
+            .find(|line| line.key == key)
             .map(|line| line.value.as_str())
     }
 
@@ -220,8 +212,14 @@ rpcport=4444
         write("signet.conf", "blocksdir=/signet\n");
         let signet = BitcoinConf::load(dir.path(), Some(Network::Signet));
         assert_eq!(signet.get(Some(Network::Signet), "rpcuser"), Some("main"));
-        assert_eq!(signet.get(Some(Network::Signet), "rpcpassword"), Some("all"));
-        assert_eq!(signet.get(Some(Network::Signet), "blocksdir"), Some("/signet"));
+        assert_eq!(
+            signet.get(Some(Network::Signet), "rpcpassword"),
+            Some("all")
+        );
+        assert_eq!(
+            signet.get(Some(Network::Signet), "blocksdir"),
+            Some("/signet")
+        );
         let main = BitcoinConf::load(dir.path(), Some(Network::Bitcoin));
         assert_eq!(main.get(Some(Network::Bitcoin), "blocksdir"), None);
     }

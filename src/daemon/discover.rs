@@ -5,14 +5,18 @@
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use bitcoin::Network;
 
 use super::{
     bitcoin_conf::{BitcoinConf, network_of_chain},
-    rpc::RpcAuth,
+    rpc::{Rpc, RpcAuth, RpcConfig, RpcError},
 };
+
+/// For the one question to each node: one that starts up answers at once that it does.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the person said about the node; all of it may be left unsaid.
 #[derive(Clone, Default)]
@@ -27,7 +31,7 @@ pub struct Wanted {
 }
 
 /// Where the node is.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct NodeLocation {
     /// `http://HOST:PORT`
     pub rpc_url: String,
@@ -36,19 +40,6 @@ pub struct NodeLocation {
     pub network: Network,
     /// The folder of its `blk*.dat`, where there is one on this machine.
     pub blocks_dir: Option<PathBuf>,
-}
-
-/// What a node said when asked for its network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// `chain` of `getblockchaininfo`.
-    Chain(String),
-    /// It runs, but starts up; its words.
-    Loading(String),
-    /// It does not take these credentials.
-    Unauthorized,
-    /// Nobody answers there; why.
-    Away(String),
 }
 
 /// Why the node was not found, and the one thing that mends it.
@@ -79,14 +70,8 @@ pub enum DiscoverError {
         "no credentials for the node at {url}: give --rpc-user and --rpc-password, or --cookie-file FILE"
     )]
     NoCredentials { url: String },
-    #[error(
-        "the node at {url} refuses {what}: check that it belongs to that node, or give --rpc-user and --rpc-password"
-    )]
-    Unauthorized { url: String, what: String },
-    #[error("the node at {url} does not answer: {why}. Start it, or say where it is with --daemon-rpc-url")]
-    Away { url: String, why: String },
-    #[error("the node at {url} starts up: {words}")]
-    Loading { url: String, words: String },
+    #[error("no node answers: {}", tried_list(tried))]
+    NoAnswer { tried: Vec<(String, RpcError)> },
     #[error(
         "--network {} was asked for, but the node at {url} is on {}: leave --network out, or point at the other node",
         wanted.to_core_arg(),
@@ -105,28 +90,12 @@ impl DiscoverError {
     /// True where waiting may help; else only the person can.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::NoCookie { .. } | Self::Away { .. } | Self::Loading { .. } => true,
+            Self::NoCookie { .. } | Self::NoAnswer { .. } => true,
             Self::NoDataDir { .. }
             | Self::CookieUnreadable { .. }
             | Self::NoCredentials { .. }
-            | Self::Unauthorized { .. }
             | Self::WrongNetwork { .. }
             | Self::UnknownChain { .. } => false,
-        }
-    }
-
-    /// Of several failures the one that is told: the nearer to success, the higher.
-    fn rank(&self) -> u8 {
-        match self {
-            Self::WrongNetwork { .. } => 8,
-            Self::UnknownChain { .. } => 7,
-            Self::Loading { .. } => 6,
-            Self::Unauthorized { .. } => 5,
-            Self::CookieUnreadable { .. } => 4,
-            Self::Away { .. } => 3,
-            Self::NoCookie { .. } => 2,
-            Self::NoCredentials { .. } => 1,
-            Self::NoDataDir { .. } => 0,
         }
     }
 }
@@ -136,24 +105,41 @@ fn list(paths: &[PathBuf]) -> String {
     paths.join(", ")
 }
 
-/// Looks once. `ask` puts the question to a node; see [`DiscoverError::is_passing`] for when to look again.
-pub fn discover(
+fn tried_list(tried: &[(String, RpcError)]) -> String {
+    let tried: Vec<_> = tried.iter().map(|(url, e)| format!("{url}: {e}")).collect();
+    tried.join("; ")
+}
+
+/// Looks once, and asks each node that may be the one. Where [`DiscoverError::is_passing`], look again later.
+/// Blocks.
+pub fn discover(wanted: &Wanted) -> Result<NodeLocation, DiscoverError> {
+    look(wanted, &|url, auth| {
+        let rpc = Rpc::new(RpcConfig {
+            url: url.to_owned(),
+            auth: auth.clone(),
+            timeout: ASK_TIMEOUT,
+        });
+        rpc.blockchain_info().map(|info| info.chain)
+    })
+}
+
+/// `ask` gives the chain's name as the node tells it.
+fn look(
     wanted: &Wanted,
-    ask: &dyn Fn(&str, &RpcAuth) -> Answer,
+    ask: &dyn Fn(&str, &RpcAuth) -> Result<String, RpcError>,
 ) -> Result<NodeLocation, DiscoverError> {
-    let mut worst: Option<DiscoverError> = None;
+    let mut tried = Vec::new();
+    let mut misfit = None;
     for candidate in candidates(wanted)? {
-        match settle(wanted, &candidate, ask(&candidate.url, &candidate.auth)) {
-            Ok(location) => return Ok(location),
-            Err(error) => {
-                if worst.as_ref().is_none_or(|w| w.rank() < error.rank()) {
-                    worst = Some(error);
-                }
-            }
+        match ask(&candidate.url, &candidate.auth) {
+            Ok(chain) => match settle(wanted, &candidate, chain) {
+                Ok(location) => return Ok(location),
+                Err(error) => misfit = Some(error),
+            },
+            Err(error) => tried.push((candidate.url, error)),
         }
     }
-    // `candidates` gives at least one or an error.
-    Err(worst.unwrap_or(DiscoverError::NoCookie { looked: Vec::new() }))
+    Err(misfit.unwrap_or(DiscoverError::NoAnswer { tried }))
 }
 
 /// A place to ask at.
@@ -165,25 +151,13 @@ struct Candidate {
     dir: Option<PathBuf>,
 }
 
-/// Turns a node's answer into its location.
+/// The location of a node that has told its chain.
 fn settle(
     wanted: &Wanted,
     candidate: &Candidate,
-    answer: Answer,
+    chain: String,
 ) -> Result<NodeLocation, DiscoverError> {
     let url = candidate.url.clone();
-    let chain = match answer {
-        Answer::Chain(chain) => chain,
-        Answer::Loading(words) => return Err(DiscoverError::Loading { url, words }),
-        Answer::Unauthorized => {
-            let what = match &candidate.auth {
-                RpcAuth::CookieFile(path) => format!("the cookie {}", path.display()),
-                RpcAuth::UserPass(..) => "this user and password".to_owned(),
-            };
-            return Err(DiscoverError::Unauthorized { url, what });
-        }
-        Answer::Away(why) => return Err(DiscoverError::Away { url, why }),
-    };
     let Some(found) = network_of_chain(&chain) else {
         return Err(DiscoverError::UnknownChain { url, chain });
     };

@@ -1,4 +1,6 @@
 //! The node: RPC, REST, block files, ZMQ.
+mod bitcoin_conf;
+pub mod discover;
 #[cfg(test)]
 pub(crate) mod fake;
 mod http;

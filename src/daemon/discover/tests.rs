@@ -2,6 +2,9 @@ use std::cell::RefCell;
 
 use super::*;
 
+/// What a node says of its chain.
+type Answer = Result<String, RpcError>;
+
 /// A data directory in which the named files stand.
 fn data_dir(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -35,18 +38,22 @@ impl<'a> Machine<'a> {
     }
 
     fn look(&self, wanted: &Wanted) -> Result<NodeLocation, DiscoverError> {
-        discover(wanted, &|url, _| {
+        look(wanted, &|url, _| {
             self.asked.borrow_mut().push(url.to_owned());
             match self.nodes.iter().find(|(at, _)| *at == url) {
                 Some((_, answer)) => answer.clone(),
-                None => Answer::Away("connection refused".to_owned()),
+                None => unavailable("connection refused"),
             }
         })
     }
 }
 
 fn on(chain: &str) -> Answer {
-    Answer::Chain(chain.to_owned())
+    Ok(chain.to_owned())
+}
+
+fn unavailable(words: &str) -> Answer {
+    Err(RpcError::Unavailable(words.to_owned()))
 }
 
 fn refused(result: Result<NodeLocation, DiscoverError>) -> DiscoverError {
@@ -183,7 +190,10 @@ fn a_url_of_another_machine_goes_with_credentials_and_without_this_machines_cook
     wanted.user_password = None;
     let machine = Machine::new(&nodes);
     let error = refused(machine.look(&wanted));
-    assert!(matches!(error, DiscoverError::NoCredentials { .. }), "{error}");
+    assert!(
+        matches!(error, DiscoverError::NoCredentials { .. }),
+        "{error}"
+    );
     assert!(machine.asked.borrow().is_empty());
 }
 
@@ -197,7 +207,7 @@ fn a_place_is_asked_once_with_the_same_credentials() {
     };
     let machine = Machine::new(&[]);
     let error = refused(machine.look(&wanted));
-    assert!(matches!(error, DiscoverError::Away { .. }), "{error}");
+    assert!(matches!(error, DiscoverError::NoAnswer { .. }), "{error}");
     assert_eq!(*machine.asked.borrow(), ["http://127.0.0.1:1234"]);
 }
 
@@ -259,23 +269,25 @@ fn no_data_directory_is_an_error_that_names_what_mends_it() {
 }
 
 #[test]
-fn of_several_failures_the_one_nearest_to_success_is_told() {
-    let dir = data_dir(&[
-        (".cookie", "u:p"),
-        ("testnet4/.cookie", "u:p"),
-        ("signet/.cookie", "u:p"),
-    ]);
-    let loading = Answer::Loading("Verifying blocks…".to_owned());
-    let nodes = [
-        ("http://127.0.0.1:48332", loading),
-        ("http://127.0.0.1:38332", Answer::Unauthorized),
-    ];
+fn nodes_that_do_not_answer_are_waited_for_and_each_ones_words_are_told() {
+    let dir = data_dir(&[(".cookie", "u:p"), ("testnet4/.cookie", "u:p")]);
+    let nodes = [("http://127.0.0.1:48332", unavailable("Verifying blocks…"))];
     let error = refused(Machine::new(&nodes).look(&wanted(&dir)));
-    assert!(matches!(error, DiscoverError::Loading { .. }), "{error}");
     assert!(error.is_passing());
-    let error = refused(Machine::new(&nodes[1..]).look(&wanted(&dir)));
-    assert!(error.to_string().contains("signet/.cookie"), "{error}");
-    assert!(!error.is_passing());
+    let text = error.to_string();
+    assert!(text.contains("48332: Verifying blocks…"), "{text}");
+    assert!(text.contains("8332: connection refused"), "{text}");
+}
+
+#[test]
+fn a_node_that_does_not_fit_is_told_before_those_that_do_not_answer() {
+    let dir = data_dir(&[(".cookie", "u:p"), ("signet/.cookie", "u:p")]);
+    let nodes = [("http://127.0.0.1:8332", on("liquid"))];
+    let error = refused(Machine::new(&nodes).look(&wanted(&dir)));
+    assert!(
+        matches!(error, DiscoverError::UnknownChain { .. }),
+        "{error}"
+    );
 }
 
 #[cfg(unix)]
@@ -284,7 +296,7 @@ fn a_cookie_that_this_user_may_not_read_is_told_as_such() {
     use std::os::unix::fs::PermissionsExt;
     let dir = data_dir(&[(".cookie", "u:p")]);
     let cookie = dir.path().join(".cookie");
-    std::fs::set_permissions(&cookie, PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(&cookie, PermissionsExt::from_mode(0o000)).unwrap();
     if std::fs::File::open(&cookie).is_ok() {
         // The superuser reads everything.
         return;
