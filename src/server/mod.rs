@@ -1,1 +1,223 @@
-//! (room: server)
+//! Sockets: listeners, connections, threads, and their bounds.
+
+mod connection;
+mod inbox;
+mod limits;
+mod link;
+mod listen;
+mod pool;
+mod tls;
+
+use std::{
+    io,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::timeout,
+};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use crate::electrum::{Backend, Peer, Settings};
+
+use link::{Frames, Lines, Link};
+use listen::Socket;
+use pool::{Client, Pool};
+
+pub use limits::Limits;
+pub use listen::{BindError, HostPort, ListenUrl, ListenUrlError, Listener};
+pub use tls::{TlsAcceptor, TlsError, TlsFiles};
+
+/// What all connections share.
+pub struct Shared {
+    pub backend: Arc<dyn Backend>,
+    pub settings: Arc<Settings>,
+    pub limits: Limits,
+}
+
+/// A silent peer is asked after so long whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// After an error of `accept` (no descriptors left), so long nobody is taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// That a bound turns clients away is told this often at most.
+const REFUSAL_LOG_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long the connections have to end when the server stops.
+const STOP_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// Serves on listeners that are bound already, until `stop` becomes true or its sender is gone.
+pub async fn run(
+    listeners: Vec<Listener>,
+    shared: Shared,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let pool = Pool::start(&shared.limits)?;
+    let connections_max = u32::try_from(shared.limits.connections_max).unwrap_or(u32::MAX >> 4);
+    let server = Arc::new(Server {
+        all: Arc::new(Semaphore::new(connections_max as usize)),
+        clients: AtomicU64::new(0),
+        pool: pool.clone(),
+        shared,
+        stop: stop.clone(),
+    });
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| tokio::spawn(server.clone().accept(listener)))
+        .collect();
+    let _ = stop.wait_for(|stop| *stop).await;
+    for task in accepting {
+        task.abort();
+        let _ = task.await;
+    }
+    pool.close();
+    if timeout(STOP_TIMEOUT, server.all.acquire_many(connections_max))
+        .await
+        .is_err()
+    {
+        tracing::debug!("some connections were cut off");
+    }
+    Ok(())
+}
+
+struct Server {
+    shared: Shared,
+    pool: Pool,
+    /// A permit is a connection.
+    all: Arc<Semaphore>,
+    clients: AtomicU64,
+    stop: watch::Receiver<bool>,
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+impl Server {
+    async fn accept(self: Arc<Self>, listener: Listener) {
+        let listener = Arc::new(listener);
+        let limits = &self.shared.limits;
+        let here = Arc::new(Semaphore::new(limits.listener_connections_max));
+        let mut told: Option<Instant> = None;
+        loop {
+            let accepted = match &listener.socket {
+                Socket::Tcp(socket) => socket.accept().await.map(|(stream, address)| {
+                    (Stream::Tcp(stream), peer_of(address.ip()))
+                }),
+                Socket::Unix(socket) => socket
+                    .accept()
+                    .await
+                    .map(|(stream, _)| (Stream::Unix(stream), Peer::Local)),
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!("{}: no client can be taken: {error}", listener.url());
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let (Ok(one), Ok(other)) = (
+                here.clone().try_acquire_owned(),
+                self.all.clone().try_acquire_owned(),
+            ) else {
+                if told.is_none_or(|told| told.elapsed() > REFUSAL_LOG_PAUSE) {
+                    told = Some(Instant::now());
+                    tracing::warn!(
+                        "{}: clients are turned away: at most {} connections a listener and {} in all are served",
+                        listener.url(),
+                        limits.listener_connections_max,
+                        limits.connections_max
+                    );
+                }
+                continue;
+            };
+            let server = self.clone();
+            let listener = listener.clone();
+            tokio::spawn(async move {
+                if let Err(error) = server.connection(&listener, stream, peer).await {
+                    tracing::debug!("{}: a connection ended: {error}", listener.url());
+                }
+                drop::<(OwnedSemaphorePermit, OwnedSemaphorePermit)>((one, other));
+            });
+        }
+    }
+
+    async fn connection(&self, listener: &Listener, stream: Stream, peer: Peer) -> io::Result<()> {
+        // Boxed, for the handshakes' state is larger than a connection's, and is needed but once.
+        let handshake = Box::pin(timeout(
+            self.shared.limits.handshake_timeout,
+            self.link(listener, stream),
+        ));
+        let mut stop = self.stop.clone();
+        let link = tokio::select! {
+            link = handshake => link??,
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        };
+        let client = Client {
+            number: self.clients.fetch_add(1, Ordering::Relaxed),
+            mailbox: Default::default(),
+        };
+        connection::serve(link, peer, &self.shared, &self.pool, client, stop).await
+    }
+
+    async fn link(&self, listener: &Listener, stream: Stream) -> io::Result<Box<dyn Link>> {
+        match stream {
+            Stream::Unix(stream) => Ok(Box::new(Lines::new(stream))),
+            Stream::Tcp(stream) => {
+                stream.set_nodelay(true)?;
+                SockRef::from(&stream).set_tcp_keepalive(
+                    &TcpKeepalive::new()
+                        .with_time(KEEPALIVE)
+                        .with_interval(KEEPALIVE / 4),
+                )?;
+                match &listener.tls {
+                    Some(tls) => {
+                        let stream = tls.current().accept(stream).await?;
+                        self.framed(listener, stream).await
+                    }
+                    None => self.framed(listener, stream).await,
+                }
+            }
+        }
+    }
+
+    async fn framed<S>(&self, listener: &Listener, stream: S) -> io::Result<Box<dyn Link>>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        if !listener.is_websocket {
+            return Ok(Box::new(Lines::new(stream)));
+        }
+        let bytes_max = self.shared.limits.line_bytes_max;
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(bytes_max))
+            .max_frame_size(Some(bytes_max))
+            .read_buffer_size(8 * 1024)
+            .write_buffer_size(0);
+        let stream = tokio_tungstenite::accept_async_with_config(stream, Some(config))
+            .await
+            .map_err(io::Error::other)?;
+        Ok(Box::new(Frames::new(stream)))
+    }
+}
+
+/// Clients of this machine have no limits that others have.
+fn peer_of(ip: IpAddr) -> Peer {
+    if ip.to_canonical().is_loopback() {
+        Peer::Local
+    } else {
+        Peer::Remote
+    }
+}

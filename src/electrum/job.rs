@@ -1,0 +1,270 @@
+//! Questions that need a disk or the node: answered on other threads.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bitcoin::OutPoint;
+
+use crate::{
+    chain::{ScriptHash, Status},
+    state::{Ask, OutpointStatus},
+};
+
+use super::{
+    Refusal, Settings,
+    answers::{Question, scripts},
+    backend::Backend,
+    batch::Slot,
+    message::{self, ReplyTo},
+    methods::{Call, Method},
+    params::Args,
+    subscribed::Names,
+    version::Speaks,
+};
+
+/// Entries of a history that are answered at once, or on the short lane: 100 KB of JSON, a tenth of
+/// a millisecond. Longer ones go the long way, where they delay nobody.
+pub const SHORT_HISTORY: usize = 1000;
+
+/// Which threads answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Some reads of disk.
+    Short,
+    /// Histories of over [`SHORT_HISTORY`] entries.
+    Long,
+    /// The node's RPC.
+    Node,
+}
+
+/// What all of a session's questions share.
+#[derive(Clone)]
+pub struct Asker {
+    pub backend: Arc<dyn Backend>,
+    pub settings: Arc<Settings>,
+    /// Most entries of a history; `None`: no limit.
+    pub history_max: Option<usize>,
+    /// Set when the session has ended.
+    pub cancelled: Arc<AtomicBool>,
+}
+
+impl Asker {
+    /// The question as of now. `short` bounds the history.
+    pub fn question(&self, speaks: Speaks, short: bool) -> Question {
+        let max_history = match (short, self.history_max) {
+            (true, Some(max)) => Some(max.min(SHORT_HISTORY)),
+            (true, None) => Some(SHORT_HISTORY),
+            (false, max) => max,
+        };
+        Question {
+            view: self.backend.answers(),
+            backend: self.backend.clone(),
+            settings: self.settings.clone(),
+            speaks,
+            ask: Ask {
+                max_history,
+                cancelled: Some(self.cancelled.clone()),
+            },
+        }
+    }
+
+    /// True where the short way was too short, and a longer one is allowed.
+    pub fn wants_longer(&self, refusal: &Refusal) -> bool {
+        matches!(refusal, Refusal::TooLarge { .. })
+            && self.history_max.is_none_or(|max| max > SHORT_HISTORY)
+    }
+}
+
+/// A question on its way to other threads.
+pub struct Job {
+    pub(super) lane: Lane,
+    pub(super) work: Work,
+    pub(super) ticket: Ticket,
+    pub(super) speaks: Speaks,
+    pub(super) asker: Asker,
+}
+
+/// What is asked.
+pub enum Work {
+    Answer { method: &'static Method, args: Args },
+    /// `name`: what the reply, if there is one, subscribes to.
+    Status { script: ScriptHash, name: Option<Names> },
+    Outpoint {
+        outpoint: OutPoint,
+        script: ScriptHash,
+        replied: bool,
+    },
+}
+
+/// Where the answer goes.
+#[derive(Debug, Default)]
+pub struct Ticket {
+    /// Nobody waits for a reply to a notification, or to a look after a change.
+    pub reply: Option<ReplyTo>,
+    pub slot: Option<Slot>,
+}
+
+/// What came of running a job.
+pub enum Ran {
+    Done(Done),
+    /// It turned out long: run it again on [`Lane::Long`].
+    Longer(Job),
+}
+
+/// An answer on its way back to its session.
+pub struct Done {
+    lane: Lane,
+    pub(super) slot: Option<Slot>,
+    /// The reply's object, without a newline; empty where nobody waits for one.
+    pub(super) reply: Vec<u8>,
+    pub(super) learned: Learned,
+}
+
+impl Done {
+    /// It came by [`Lane::Long`].
+    pub fn was_long(&self) -> bool {
+        self.lane == Lane::Long
+    }
+}
+
+/// What a session keeps of an answer.
+pub enum Learned {
+    Nothing,
+    Status {
+        script: ScriptHash,
+        /// A reply under this name told it already.
+        replied: Option<Names>,
+        status: Result<Option<Status>, Refusal>,
+    },
+    Outpoint {
+        outpoint: OutPoint,
+        replied: bool,
+        status: Result<OutpointStatus, Refusal>,
+    },
+}
+
+impl Job {
+    pub fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// Answers. Blocks, as long as it takes.
+    pub fn run(mut self) -> Ran {
+        let is_short = self.lane == Lane::Short;
+        let mut reply = Vec::new();
+        if let Some(to) = &self.ticket.reply {
+            message::begin_result(&mut reply, to.form, &to.id);
+        }
+        // # Correctness
+        // A fault of ours in one question must neither end the thread nor leave the asker waiting.
+        let outcome = if self.asker.cancelled.load(Ordering::Relaxed) {
+            self.refused(Refusal::Cancelled)
+        } else {
+            let question = self.asker.question(self.speaks, is_short);
+            catch_unwind(AssertUnwindSafe(|| self.answer(&question, &mut reply)))
+                .unwrap_or_else(|_| self.refused(fault()))
+        };
+        let (result, learned) = outcome;
+        if let Err(refusal) = &result {
+            if is_short && self.asker.wants_longer(refusal) {
+                self.lane = Lane::Long;
+                return Ran::Longer(self);
+            }
+        }
+        if let Some(to) = &self.ticket.reply {
+            match &result {
+                Ok(()) => message::end_result(&mut reply, to.form),
+                Err(refusal) => {
+                    reply.clear();
+                    let version = self.speaks.version();
+                    message::error(&mut reply, to.form, &to.id, refusal, version);
+                }
+            }
+        } else {
+            reply.clear();
+        }
+        Ran::Done(Done {
+            lane: self.lane,
+            slot: self.ticket.slot,
+            reply,
+            learned,
+        })
+    }
+
+    fn answer(&self, question: &Question, out: &mut Vec<u8>) -> (Result<(), Refusal>, Learned) {
+        match &self.work {
+            Work::Answer { method, args } => {
+                let result = match method.call {
+                    Call::Answer(answer) => answer(question, args, out),
+                    Call::Session(_) | Call::Subscribe(_) => Err(fault()),
+                };
+                (result, Learned::Nothing)
+            }
+            Work::Status { script, name } => {
+                let status = question
+                    .view
+                    .status(script, &question.ask)
+                    .map_err(Refusal::from);
+                let result = status
+                    .as_ref()
+                    .map(|status| scripts::write_status(out, status.as_ref()))
+                    .map_err(Refusal::clone);
+                let learned = Learned::Status {
+                    script: *script,
+                    replied: *name,
+                    status,
+                };
+                (result, learned)
+            }
+            Work::Outpoint {
+                outpoint,
+                script,
+                replied,
+            } => {
+                let status = question
+                    .view
+                    .outpoint_status(outpoint, script, &question.ask)
+                    .map_err(Refusal::from);
+                let result = status
+                    .as_ref()
+                    .map(|status| scripts::write_outpoint_status(out, status))
+                    .map_err(Refusal::clone);
+                let learned = Learned::Outpoint {
+                    outpoint: *outpoint,
+                    replied: *replied,
+                    status,
+                };
+                (result, learned)
+            }
+        }
+    }
+
+    fn refused(&self, refusal: Refusal) -> (Result<(), Refusal>, Learned) {
+        let learned = match &self.work {
+            Work::Answer { .. } => Learned::Nothing,
+            Work::Status { script, name } => Learned::Status {
+                script: *script,
+                replied: *name,
+                status: Err(refusal.clone()),
+            },
+            Work::Outpoint {
+                outpoint, replied, ..
+            } => Learned::Outpoint {
+                outpoint: *outpoint,
+                replied: *replied,
+                status: Err(refusal.clone()),
+            },
+        };
+        (Err(refusal), learned)
+    }
+}
+
+fn fault() -> Refusal {
+    tracing::error!("a question failed by a fault of this server; please report it");
+    Refusal::Daemon("the server failed to answer this; its log says more".to_owned())
+}

@@ -1,0 +1,164 @@
+//! Why a wallet gets an error: a closed list, each with its wire code and text.
+//!
+//! Electrum 4.8 disconnects on −32601 and −32603, so neither may ever come of load, of a sync that
+//! runs, or of a node that is away: those are codes 1 and 2. −32603 is never sent. What went wrong
+//! inside is for the log; here stands only what a wallet's owner can use.
+
+use crate::{daemon::rpc::RpcError, state::QueryError};
+
+use super::{json, version::Version};
+
+/// An error reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not JSON, or not UTF-8.
+    #[error("parse error: this is not JSON")]
+    Parse,
+    /// JSON, but no request.
+    #[error("invalid request: {0}")]
+    Request(&'static str),
+    /// No version has it, or not the session's.
+    #[error("{0}")]
+    Method(String),
+    /// A parameter is missing, too much, or not of its kind.
+    #[error("invalid parameters: {0}")]
+    Params(String),
+    /// Well formed, but it cannot be had: beyond the tip, not in that block, negotiated twice.
+    #[error("{0}")]
+    Bad(String),
+    /// More entries than this server answers to this client.
+    #[error("the history has over {limit} entries, more than this server answers")]
+    TooLarge { limit: usize },
+    /// A transaction that the node does not want.
+    #[error(
+        "the transaction was rejected by network rules.\n\n{message}\n[{raw_tx}]"
+    )]
+    Rejected { message: String, raw_tx: String },
+    /// A package of transactions that the node does not want.
+    #[error("the tx package was rejected by network rules.\n\n{message}.")]
+    PackageRejected { message: String },
+    /// Not yet: the first sync, or a catch-up, runs.
+    #[error("{0}")]
+    Syncing(String),
+    /// Code 2 with the node's own words, or that it is away.
+    #[error("{0}")]
+    Daemon(String),
+    /// The asker has gone: nothing is sent.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Refusal {
+    /// The code on the wire.
+    pub fn code(&self, version: Version) -> i32 {
+        match self {
+            Refusal::Parse => -32700,
+            Refusal::Request(_) => -32600,
+            Refusal::Method(_) => -32601,
+            Refusal::Params(_) => -32602,
+            Refusal::TooLarge { .. } if version >= Version::V1_7 => 10001,
+            Refusal::TooLarge { .. }
+            | Refusal::Bad(_)
+            | Refusal::Rejected { .. }
+            | Refusal::PackageRejected { .. }
+            | Refusal::Syncing(_)
+            | Refusal::Cancelled => 1,
+            Refusal::Daemon(_) => 2,
+        }
+    }
+
+    /// The `error` member's object.
+    pub fn write(&self, version: Version, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"code\":");
+        json::integer(out, i64::from(self.code(version)));
+        out.extend_from_slice(b",\"message\":");
+        json::text(out, &self.to_string());
+        out.push(b'}');
+    }
+}
+
+impl From<QueryError> for Refusal {
+    fn from(error: QueryError) -> Refusal {
+        match error {
+            QueryError::Syncing(text) => Refusal::Syncing(text),
+            QueryError::TooLarge { limit } => Refusal::TooLarge { limit },
+            QueryError::Cancelled => Refusal::Cancelled,
+            QueryError::Unavailable(cause) => {
+                tracing::warn!("a question could not be answered: {cause}");
+                Refusal::Daemon(
+                    "the server cannot read block data now; please try again".to_owned(),
+                )
+            }
+        }
+    }
+}
+
+impl From<RpcError> for Refusal {
+    fn from(error: RpcError) -> Refusal {
+        match error {
+            RpcError::Unavailable(why) => {
+                tracing::warn!("the node did not answer a wallet's question: {why}");
+                Refusal::Daemon("the node is not available now; please try again".to_owned())
+            }
+            RpcError::Refused { message, .. } => Refusal::Daemon(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_load_nor_sync_nor_a_missing_node_disconnects_electrum() {
+        let refusals: [Refusal; 6] = [
+            QueryError::Syncing("indexing: 61 % done".to_owned()).into(),
+            QueryError::TooLarge { limit: 5 }.into(),
+            QueryError::Cancelled.into(),
+            QueryError::Unavailable("read /x: error 5".to_owned()).into(),
+            RpcError::Unavailable("connection refused".to_owned()).into(),
+            RpcError::Refused {
+                code: -25,
+                message: "no".to_owned(),
+            }
+            .into(),
+        ];
+        for refusal in refusals {
+            for version in Version::DEFINED {
+                let code = refusal.code(version);
+                assert!([1, 2, 10001].contains(&code), "{refusal:?}: {code}");
+            }
+        }
+    }
+
+    #[test]
+    fn internal_words_do_not_reach_the_wallet() {
+        let refusals: [Refusal; 2] = [
+            QueryError::Unavailable("read /secret/path".to_owned()).into(),
+            RpcError::Unavailable("http://user:password@host".to_owned()).into(),
+        ];
+        for refusal in refusals {
+            let text = refusal.to_string();
+            assert!(!text.contains("secret") && !text.contains("password"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_code_of_a_large_history_is_the_versions() {
+        let refusal = Refusal::TooLarge { limit: 10 };
+        assert_eq!(refusal.code(Version::V1_6), 1);
+        assert_eq!(refusal.code(Version::V1_7), 10001);
+    }
+
+    #[test]
+    fn a_rejected_transaction_is_told_as_the_reference_server_tells_it() {
+        let refusal = Refusal::Rejected {
+            message: "min relay fee not met".to_owned(),
+            raw_tx: "00".to_owned(),
+        };
+        let mut out = Vec::new();
+        refusal.write(Version::V1_4, &mut out);
+        let told = r#"{"code":1,"message":"the transaction was rejected by network rules.\n\nmin relay fee not met\n[00]"}"#;
+        assert_eq!(String::from_utf8(out).unwrap(), told);
+    }
+}

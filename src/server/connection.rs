@@ -1,0 +1,313 @@
+//! One client: reads, hands lines to its session, sends what that says.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    io,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    electrum::{Job, Lane, Outbox, Peer, Ran, Session},
+    state::Changed,
+};
+
+use super::{
+    Limits, Shared,
+    inbox::Inbox,
+    link::{Link, Received},
+    pool::{Client, Pool},
+};
+
+/// Scripts looked at in one go after a change; others get a turn in between.
+const CHANGES_AT_ONCE: usize = 256;
+
+/// How long a client may go on sending after it was told that it is being closed: its socket is read
+/// so long, for else the system would throw away what it was told.
+const LINGER: Duration = Duration::from_millis(500);
+
+struct Connection<'a> {
+    limits: &'a Limits,
+    pool: &'a Pool,
+    client: Client,
+    session: Session,
+    inbox: Inbox,
+    outbox: Outbox,
+    /// Made, but not begun.
+    waiting: VecDeque<Job>,
+    /// The same, of long histories: one is answered at a time, for its answer may be of megabytes.
+    waiting_long: VecDeque<Job>,
+    in_flight: usize,
+    is_long_in_flight: bool,
+    changed: Changed,
+    /// When the client said that it will send no more.
+    ended: Option<Instant>,
+    last_request: Instant,
+    /// When something was sent, or nothing waited.
+    last_sent: Instant,
+}
+
+/// Serves a client until it goes, breaks a bound, or the server stops.
+pub async fn serve(
+    mut link: Box<dyn Link>,
+    peer: Peer,
+    shared: &Shared,
+    pool: &Pool,
+    client: Client,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let session = Session::new(shared.backend.clone(), shared.settings.clone(), peer);
+    let listener = session.listener();
+    let mailbox = client.mailbox.clone();
+    let now = Instant::now();
+    let mut connection = Connection {
+        limits: &shared.limits,
+        pool,
+        client,
+        session,
+        inbox: Inbox::default(),
+        outbox: Outbox::default(),
+        waiting: VecDeque::new(),
+        waiting_long: VecDeque::new(),
+        in_flight: 0,
+        is_long_in_flight: false,
+        changed: Changed::default(),
+        ended: None,
+        last_request: now,
+        last_sent: now,
+    };
+    let pause = connection.tick_pause();
+    let mut tick = std::pin::pin!(tokio::time::sleep(pause));
+    let mut change = listener.changed();
+    loop {
+        connection.work(mailbox.take());
+        if connection.is_finished() {
+            break;
+        }
+        let has_room = connection.has_room();
+        let may_read = has_room && connection.ended.is_none() && !connection.session.is_closing();
+        let has_changes = has_room && connection.has_changes();
+        let may_change = has_room && !has_changes && !connection.session.is_closing();
+        tokio::select! {
+            exchanged = poll_fn(|cx| connection.poll(cx, &mut *link, may_read)) => {
+                if exchanged? == Some(Received::End) {
+                    connection.ended = Some(Instant::now());
+                }
+            }
+            () = mailbox.arrived() => {}
+            changed = &mut change, if may_change => {
+                connection.changed = changed;
+                change = listener.changed();
+            }
+            () = tokio::task::yield_now(), if has_changes => {}
+            () = &mut tick => {
+                if let Some(why) = connection.overdue() {
+                    tracing::debug!("a connection is closed: {why}");
+                    return Ok(());
+                }
+                connection.tick();
+                tick.as_mut().reset(tokio::time::Instant::now() + pause);
+            }
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        }
+    }
+    close(&mut *link, connection.session.is_closing()).await
+}
+
+/// Ends the sending side, and reads what is still coming.
+async fn close(link: &mut dyn Link, linger: bool) -> io::Result<()> {
+    let close = async {
+        poll_fn(|cx| link.poll_close(cx)).await?;
+        let mut inbox = Inbox::default();
+        while linger && poll_fn(|cx| link.poll_receive(cx, &mut inbox)).await? != Received::End {
+            inbox = Inbox::default();
+        }
+        Ok(())
+    };
+    tokio::time::timeout(LINGER, close).await.unwrap_or(Ok(()))
+}
+
+impl Connection<'_> {
+    /// Does all that can be done without waiting.
+    fn work(&mut self, ran: Vec<Ran>) {
+        let mut jobs = Vec::new();
+        for ran in ran {
+            self.in_flight -= 1;
+            match ran {
+                Ran::Done(done) => {
+                    if done.was_long() {
+                        self.is_long_in_flight = false;
+                    }
+                    self.session.finish(done, &mut self.outbox, &mut jobs);
+                }
+                Ran::Longer(job) => self.waiting_long.push_back(job),
+            }
+        }
+        self.keep(&mut jobs);
+        if self.has_room() && self.has_changes() {
+            let changed = self.some_changes();
+            self.session.on_change(changed, &mut self.outbox, &mut jobs);
+            self.keep(&mut jobs);
+        }
+        while self.has_room() && !self.session.is_closing() {
+            let Some(line) = self.inbox.line() else {
+                break;
+            };
+            if line.len() > self.limits.line_bytes_max {
+                self.too_long();
+                break;
+            }
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            self.session.handle(line, &mut self.outbox, &mut jobs);
+            self.last_request = Instant::now();
+            self.keep(&mut jobs);
+            self.submit();
+        }
+        if self.inbox.len() > self.limits.line_bytes_max && !self.inbox.has_line() {
+            self.too_long();
+        }
+        self.submit();
+    }
+
+    fn too_long(&mut self) {
+        if !self.session.is_closing() {
+            let max = self.limits.line_bytes_max;
+            tracing::info!("a client sent a request of over {max} bytes and is closed");
+            let why = format!("a request may have {max} bytes");
+            self.session.end(why, &mut self.outbox);
+        }
+    }
+
+    fn keep(&mut self, jobs: &mut Vec<Job>) {
+        for job in jobs.drain(..) {
+            match job.lane() {
+                Lane::Long => self.waiting_long.push_back(job),
+                Lane::Short | Lane::Node => self.waiting.push_back(job),
+            }
+        }
+    }
+
+    /// Begins as many jobs as may be in flight.
+    fn submit(&mut self) {
+        if self.session.is_closing() || self.outbox.len() > self.limits.output_bytes_max {
+            return;
+        }
+        let room = self.limits.jobs_in_flight_max.saturating_sub(self.in_flight);
+        let count = room.min(self.waiting.len());
+        if count > 0 {
+            self.in_flight += count;
+            self.pool.submit(&self.client, self.waiting.drain(..count));
+        }
+        if !self.is_long_in_flight {
+            if let Some(job) = self.waiting_long.pop_front() {
+                self.is_long_in_flight = true;
+                self.in_flight += 1;
+                self.pool.submit(&self.client, [job]);
+            }
+        }
+    }
+
+    /// More may be begun. Long histories that wait hold up nothing else, as long as they are few.
+    fn has_room(&self) -> bool {
+        self.outbox.len() <= self.limits.output_bytes_max
+            && self.waiting.is_empty()
+            && self.in_flight + self.waiting_long.len() < self.limits.jobs_in_flight_max
+    }
+
+    fn has_changes(&self) -> bool {
+        let Changed {
+            tip,
+            scripts,
+            outpoints,
+        } = &self.changed;
+        *tip || !scripts.is_empty() || !outpoints.is_empty()
+    }
+
+    fn some_changes(&mut self) -> Changed {
+        let scripts = &mut self.changed.scripts;
+        let outpoints = &mut self.changed.outpoints;
+        Changed {
+            tip: std::mem::take(&mut self.changed.tip),
+            scripts: scripts.split_off(scripts.len().saturating_sub(CHANGES_AT_ONCE)),
+            outpoints: outpoints.split_off(outpoints.len().saturating_sub(CHANGES_AT_ONCE)),
+        }
+    }
+
+    fn is_finished(&mut self) -> bool {
+        if !self.outbox.is_empty() {
+            return false;
+        }
+        if self.session.is_closing() {
+            return true;
+        }
+        self.ended.is_some()
+            && self.in_flight == 0
+            && self.waiting.is_empty()
+            && self.waiting_long.is_empty()
+            && !self.inbox.has_line()
+    }
+
+    /// Sends what waits, then reads what came. Ready when there is something to do.
+    fn poll(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        link: &mut dyn Link,
+        may_read: bool,
+    ) -> Poll<io::Result<Option<Received>>> {
+        let waited = self.outbox.len();
+        let sent = link.poll_send(cx, &mut self.outbox)?;
+        if self.outbox.len() < waited || waited == 0 {
+            self.last_sent = Instant::now();
+        }
+        if may_read {
+            if let Poll::Ready(received) = link.poll_receive(cx, &mut self.inbox)? {
+                return Poll::Ready(Ok(Some(received)));
+            }
+        }
+        // All is sent: there may be room again, or nothing more to do.
+        if sent.is_ready() && waited > 0 {
+            return Poll::Ready(Ok(None));
+        }
+        Poll::Pending
+    }
+
+    fn tick_pause(&self) -> Duration {
+        let Limits {
+            write_timeout,
+            idle_timeout,
+            half_closed_timeout,
+            ..
+        } = self.limits;
+        let shortest = (*write_timeout).min(*idle_timeout).min(*half_closed_timeout);
+        (shortest / 4).clamp(Duration::from_millis(20), Duration::from_secs(15))
+    }
+
+    /// Why the connection must end, if it must.
+    fn overdue(&self) -> Option<&'static str> {
+        if !self.outbox.is_empty() && self.last_sent.elapsed() > self.limits.write_timeout {
+            return Some("it does not take what it asked for");
+        }
+        let has_gone = |ended: Instant| ended.elapsed() > self.limits.half_closed_timeout;
+        if self.outbox.is_empty() && self.ended.is_some_and(has_gone) {
+            return Some("it has gone");
+        }
+        let is_busy = self.in_flight > 0 || !self.outbox.is_empty();
+        if !is_busy && self.last_request.elapsed() > self.limits.idle_timeout {
+            return Some("it asks nothing");
+        }
+        None
+    }
+
+    fn tick(&mut self) {
+        let mut jobs = Vec::new();
+        self.session.look_again_at_all(&mut self.outbox, &mut jobs);
+        self.keep(&mut jobs);
+        self.inbox.shrink();
+        self.outbox.shrink();
+    }
+}

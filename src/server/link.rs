@@ -1,0 +1,150 @@
+//! What carries messages: bytes with newlines (TCP, TLS, Unix sockets) or WebSocket frames.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures_util::{Sink, Stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
+
+use crate::electrum::Outbox;
+
+use super::inbox::Inbox;
+
+/// What came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    Something,
+    /// The client will send no more.
+    End,
+}
+
+/// A connection, whatever carries it.
+pub trait Link: Send + Unpin {
+    /// Puts what comes into the inbox.
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        inbox: &mut Inbox,
+    ) -> Poll<io::Result<Received>>;
+
+    /// Sends until nothing is left. Ready when all is out.
+    fn poll_send(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<()>>;
+
+    /// Says that no more will be sent.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+/// Messages end with a newline.
+pub struct Lines<S> {
+    stream: S,
+    needs_flush: bool,
+}
+
+impl<S> Lines<S> {
+    pub fn new(stream: S) -> Lines<S> {
+        Lines {
+            stream,
+            needs_flush: false,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Link for Lines<S> {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        inbox: &mut Inbox,
+    ) -> Poll<io::Result<Received>> {
+        let mut room = ReadBuf::new(inbox.room());
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room))?;
+        let count = room.filled().len();
+        inbox.filled(count);
+        Poll::Ready(Ok(match count {
+            0 => Received::End,
+            _ => Received::Something,
+        }))
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<()>> {
+        while !outbox.is_empty() {
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, outbox.next()))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.needs_flush = true;
+            outbox.advance(count);
+        }
+        if self.needs_flush {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.needs_flush = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// A message is a frame, without a newline.
+pub struct Frames<S> {
+    stream: WebSocketStream<S>,
+    needs_flush: bool,
+}
+
+impl<S> Frames<S> {
+    pub fn new(stream: WebSocketStream<S>) -> Frames<S> {
+        Frames {
+            stream,
+            needs_flush: false,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Link for Frames<S> {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        inbox: &mut Inbox,
+    ) -> Poll<io::Result<Received>> {
+        loop {
+            match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
+                None | Some(Ok(Message::Close(_))) => return Poll::Ready(Ok(Received::End)),
+                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                Some(Ok(Message::Text(text))) => inbox.message(text.as_bytes()),
+                Some(Ok(Message::Binary(bytes))) => inbox.message(&bytes),
+                // The library answers pings by itself.
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+            }
+            return Poll::Ready(Ok(Received::Something));
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<()>> {
+        // A chunk holds whole messages, and whole messages are taken from it.
+        while let Some(end) = memchr::memchr(b'\n', outbox.next()) {
+            ready!(Pin::new(&mut self.stream).poll_ready(cx)).map_err(io::Error::other)?;
+            let text = String::from_utf8_lossy(&outbox.next()[..end]).into_owned();
+            Pin::new(&mut self.stream)
+                .start_send(Message::text(text))
+                .map_err(io::Error::other)?;
+            self.needs_flush = true;
+            outbox.advance(end + 1);
+        }
+        if self.needs_flush {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx)).map_err(io::Error::other)?;
+            self.needs_flush = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream)
+            .poll_close(cx)
+            .map_err(io::Error::other)
+    }
+}

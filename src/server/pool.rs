@@ -1,0 +1,180 @@
+//! The threads that answer what would hold up others: one group for short questions, one for long
+//! histories, one for the node.
+//!
+//! Clients take turns: who asks a thousand things waits for them, not everybody else.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use tokio::sync::Notify;
+
+use crate::electrum::{Job, Lane, Ran};
+
+use super::Limits;
+
+/// Where a client's results are put.
+#[derive(Default)]
+pub struct Mailbox {
+    ran: Mutex<Vec<Ran>>,
+    arrived: Notify,
+}
+
+impl Mailbox {
+    fn put(&self, ran: Ran) {
+        let mut letters = lock(&self.ran);
+        letters.push(ran);
+        let is_first = letters.len() == 1;
+        drop(letters);
+        if is_first {
+            self.arrived.notify_one();
+        }
+    }
+
+    pub fn take(&self) -> Vec<Ran> {
+        std::mem::take(&mut *lock(&self.ran))
+    }
+
+    /// Something is there. Dropping the future loses nothing.
+    pub async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+}
+
+/// A client of the pool.
+#[derive(Clone)]
+pub struct Client {
+    /// Unlike every other's.
+    pub number: u64,
+    pub mailbox: Arc<Mailbox>,
+}
+
+struct Task {
+    job: Job,
+    mailbox: Arc<Mailbox>,
+}
+
+/// Jobs of many clients, each client's in order, clients in turn.
+#[derive(Default)]
+struct Queue {
+    by_client: HashMap<u64, VecDeque<Task>>,
+    turns: VecDeque<u64>,
+    is_closed: bool,
+}
+
+impl Queue {
+    fn push(&mut self, client: u64, task: Task) {
+        let tasks = self.by_client.entry(client).or_default();
+        if tasks.is_empty() {
+            self.turns.push_back(client);
+        }
+        tasks.push_back(task);
+    }
+
+    fn pop(&mut self) -> Option<Task> {
+        let client = self.turns.pop_front()?;
+        let tasks = self.by_client.get_mut(&client)?;
+        let task = tasks.pop_front();
+        if tasks.is_empty() {
+            self.by_client.remove(&client);
+        } else {
+            self.turns.push_back(client);
+        }
+        task
+    }
+}
+
+#[derive(Default)]
+struct LaneQueue {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+}
+
+/// Cheap to clone. The threads end when [`Pool::close`] is called.
+#[derive(Clone)]
+pub struct Pool {
+    short: Arc<LaneQueue>,
+    long: Arc<LaneQueue>,
+    node: Arc<LaneQueue>,
+}
+
+impl Pool {
+    pub fn start(limits: &Limits) -> std::io::Result<Pool> {
+        let lane = |name: &str, threads: usize| {
+            let lane = Arc::new(LaneQueue::default());
+            for number in 0..threads.max(1) {
+                let lane = lane.clone();
+                thread::Builder::new()
+                    .name(format!("{name}-{number}"))
+                    .spawn(move || lane.work())?;
+            }
+            Ok::<_, std::io::Error>(lane)
+        };
+        Ok(Pool {
+            short: lane("short", limits.short_threads)?,
+            long: lane("long", limits.long_threads)?,
+            node: lane("node", limits.node_threads)?,
+        })
+    }
+
+    /// Puts a client's jobs in line.
+    pub fn submit(&self, client: &Client, jobs: impl IntoIterator<Item = Job>) {
+        for job in jobs {
+            let lane = match job.lane() {
+                Lane::Short => &self.short,
+                Lane::Long => &self.long,
+                Lane::Node => &self.node,
+            };
+            let task = Task {
+                job,
+                mailbox: client.mailbox.clone(),
+            };
+            lock(&lane.queue).push(client.number, task);
+            lane.filled.notify_one();
+        }
+    }
+
+    /// Ends the threads, as soon as each is done with what it does.
+    pub fn close(&self) {
+        for lane in [&self.short, &self.long, &self.node] {
+            let mut queue = lock(&lane.queue);
+            queue.is_closed = true;
+            queue.by_client.clear();
+            queue.turns.clear();
+            drop(queue);
+            lane.filled.notify_all();
+        }
+    }
+}
+
+impl LaneQueue {
+    fn work(&self) {
+        while let Some(task) = self.next() {
+            let ran = task.job.run();
+            task.mailbox.put(ran);
+        }
+    }
+
+    fn next(&self) -> Option<Task> {
+        let mut queue = lock(&self.queue);
+        loop {
+            if queue.is_closed {
+                return None;
+            }
+            if let Some(task) = queue.pop() {
+                return Some(task);
+            }
+            queue = self
+                .filled
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Nothing that holds these locks can panic half-way; a poisoned one is as good as another.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
