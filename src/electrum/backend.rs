@@ -41,8 +41,7 @@ pub trait Answers: Send + Sync {
     fn unspent(&self, script: &ScriptHash, ask: &Ask) -> Result<Vec<Unspent>, QueryError>;
     fn transaction(&self, txid: &Txid) -> Result<Option<FoundTx>, QueryError>;
     fn position(&self, txid: &Txid) -> Result<Option<(Height, u32)>, QueryError>;
-    fn merkle_proof(&self, txid: &Txid, height: Height)
-    -> Result<Option<MerkleProof>, QueryError>;
+    fn merkle_proof(&self, txid: &Txid, height: Height) -> Result<Option<MerkleProof>, QueryError>;
     fn txid_at(
         &self,
         height: Height,
@@ -149,11 +148,7 @@ impl Answers for View {
     fn position(&self, txid: &Txid) -> Result<Option<(Height, u32)>, QueryError> {
         View::position(self, txid)
     }
-    fn merkle_proof(
-        &self,
-        txid: &Txid,
-        height: Height,
-    ) -> Result<Option<MerkleProof>, QueryError> {
+    fn merkle_proof(&self, txid: &Txid, height: Height) -> Result<Option<MerkleProof>, QueryError> {
         View::merkle_proof(self, txid, height)
     }
     fn txid_at(

@@ -91,9 +91,15 @@ pub struct Job {
 
 /// What is asked.
 pub enum Work {
-    Answer { method: &'static Method, args: Args },
+    Answer {
+        method: &'static Method,
+        args: Args,
+    },
     /// `name`: what the reply, if there is one, subscribes to.
-    Status { script: ScriptHash, name: Option<Names> },
+    Status {
+        script: ScriptHash,
+        name: Option<Names>,
+    },
     Outpoint {
         outpoint: OutPoint,
         script: ScriptHash,

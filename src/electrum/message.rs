@@ -51,7 +51,9 @@ pub fn parse(line: &[u8], batch_requests_max: usize) -> Result<Message<'_>, Refu
     }
     let mut json = serde_json::Deserializer::from_str(text);
     let (members, count) = json
-        .deserialize_seq(Members { keep: batch_requests_max })
+        .deserialize_seq(Members {
+            keep: batch_requests_max,
+        })
         .map_err(|_| Refusal::Parse)?;
     json.end().map_err(|_| Refusal::Parse)?;
     match count {
@@ -301,13 +303,7 @@ pub fn end_result(out: &mut Vec<u8>, form: Form) {
 }
 
 /// Writes an error reply.
-pub fn error(
-    out: &mut Vec<u8>,
-    form: Form,
-    id: &str,
-    refusal: &Refusal,
-    version: super::Version,
-) {
+pub fn error(out: &mut Vec<u8>, form: Form, id: &str, refusal: &Refusal, version: super::Version) {
     match form {
         Form::V1 => {
             out.extend_from_slice(b"{\"id\":");
@@ -357,7 +353,14 @@ mod tests {
     #[test]
     fn ids_of_any_kind_are_kept_as_they_came() {
         for id in [
-            "null", "0", "-1.50", "1e999999", "\"a\\u00e9\"", "[1, {}]", "{\"a\": 1}", "true",
+            "null",
+            "0",
+            "-1.50",
+            "1e999999",
+            "\"a\\u00e9\"",
+            "[1, {}]",
+            "{\"a\": 1}",
+            "true",
             "123456789012345678901234567890",
         ] {
             let line = format!("{{\"id\": {id}, \"method\": \"m\"}}");
@@ -368,22 +371,43 @@ mod tests {
     #[test]
     fn a_notification_is_what_each_json_rpc_says_it_is() {
         assert_eq!(one(r#"{"method":"m"}"#).id, None);
-        assert_eq!(one(r#"{"jsonrpc":"2.0","method":"m","id":null}"#).id, Some("null"));
+        assert_eq!(
+            one(r#"{"jsonrpc":"2.0","method":"m","id":null}"#).id,
+            Some("null")
+        );
         assert_eq!(one(r#"{"jsonrpc":"1.0","method":"m","id":null}"#).id, None);
     }
 
     #[test]
     fn nonsense_is_refused_with_the_right_code() {
         for line in [
-            "", "x", "{", "{}}", "[1", "\"a", "{\"id\":01}", "{\"a\":\"\t\"}", "nul", "[1,]",
+            "",
+            "x",
+            "{",
+            "{}}",
+            "[1",
+            "\"a",
+            "{\"id\":01}",
+            "{\"a\":\"\t\"}",
+            "nul",
+            "[1,]",
         ] {
             assert_eq!(refused(line), Refusal::Parse, "{line}");
         }
         assert_eq!(parse(b"{\"id\":\"\xff\"}", 10).unwrap_err(), Refusal::Parse);
         for line in [
-            "[]", " [ ] ", "1", "null", "\"text\"", "{}", r#"{"method":1}"#, r#"{"id":1}"#,
-            r#"{"method":"m","params":1}"#, r#"{"method":"m","params":"a"}"#,
-            r#"{"id":1,"id":2,"method":"m"}"#, r#"{"method":"m","method":"m"}"#,
+            "[]",
+            " [ ] ",
+            "1",
+            "null",
+            "\"text\"",
+            "{}",
+            r#"{"method":1}"#,
+            r#"{"id":1}"#,
+            r#"{"method":"m","params":1}"#,
+            r#"{"method":"m","params":"a"}"#,
+            r#"{"id":1,"id":2,"method":"m"}"#,
+            r#"{"method":"m","method":"m"}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":2}"#,
         ] {
             assert!(matches!(refused(line), Refusal::Request(_)), "{line}");
@@ -399,7 +423,9 @@ mod tests {
     #[test]
     fn deep_nesting_is_read_without_depth() {
         let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
-        assert!(matches!(parse(deep.as_bytes(), 10), Ok(Message::Batch(members)) if members.len() == 1));
+        assert!(
+            matches!(parse(deep.as_bytes(), 10), Ok(Message::Batch(members)) if members.len() == 1)
+        );
         let line = format!("{{\"id\":1,\"method\":\"m\",\"params\":{deep},\"x\":{deep}}}");
         assert_eq!(one(&line).params.unwrap().get(), deep);
         let open = "[".repeat(200_000);
@@ -410,7 +436,10 @@ mod tests {
     fn a_batch_over_the_limit_is_no_method_and_no_internal_error() {
         let batch = |count: usize| format!("[{}]", vec!["1"; count].join(","));
         assert!(parse(batch(10).as_bytes(), 10).is_ok());
-        assert!(matches!(parse(batch(11).as_bytes(), 10), Err(Refusal::Bad(_))));
+        assert!(matches!(
+            parse(batch(11).as_bytes(), 10),
+            Err(Refusal::Bad(_))
+        ));
     }
 
     #[test]

@@ -96,7 +96,10 @@ mod tests {
         for step in [1, 1000, usize::MAX] {
             let mut outbox = Outbox::default();
             let mut expected = Vec::new();
-            for (round, size) in [0, 5, CHUNK_BYTES, 7, CHUNK_BYTES * 2, 0, 3].into_iter().enumerate() {
+            for (round, size) in [0, 5, CHUNK_BYTES, 7, CHUNK_BYTES * 2, 0, 3]
+                .into_iter()
+                .enumerate()
+            {
                 let bytes = vec![round as u8; size];
                 expected.extend_from_slice(&bytes);
                 if round % 2 == 0 {

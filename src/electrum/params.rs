@@ -328,9 +328,9 @@ fn address(text: Cow<'_, str>, network: Network) -> Result<Arg, Wrong> {
     let parsed: Address<NetworkUnchecked> = text
         .parse()
         .map_err(|_| "should be a base58, bech32 or bech32m address")?;
-    let checked = parsed.require_network(network).map_err(|_| {
-        format!("is an address of another network: this server serves {network}")
-    })?;
+    let checked = parsed
+        .require_network(network)
+        .map_err(|_| format!("is an address of another network: this server serves {network}"))?;
     let script = ScriptHash::new(checked.script_pubkey().as_bytes());
     Ok(Arg::Address(script, text.into()))
 }
@@ -381,10 +381,25 @@ mod tests {
     fn parameters_come_by_position_or_by_name() {
         assert_eq!(bind(Kind::Natural, "[5]"), Ok(Arg::Number(5)));
         assert_eq!(bind(Kind::Natural, r#"{"it": 5}"#), Ok(Arg::Number(5)));
-        for wrong in ["[]", "{}", "[5,6]", r#"{"it":5,"other":6}"#, r#"{"other":5}"#, "[null]"] {
+        for wrong in [
+            "[]",
+            "{}",
+            "[5,6]",
+            r#"{"it":5,"other":6}"#,
+            r#"{"other":5}"#,
+            "[null]",
+        ] {
             assert!(is_params(bind(Kind::Natural, wrong)), "{wrong}");
         }
-        assert!(Args::bind(&[param(Kind::Natural, false)], false, None, Network::Bitcoin).is_err());
+        assert!(
+            Args::bind(
+                &[param(Kind::Natural, false)],
+                false,
+                None,
+                Network::Bitcoin
+            )
+            .is_err()
+        );
         assert!(Args::bind(&[param(Kind::Natural, true)], false, None, Network::Bitcoin).is_ok());
     }
 
@@ -401,21 +416,39 @@ mod tests {
     #[test]
     fn values_of_the_wrong_kind_are_refused() {
         let cases = [
-            (Kind::ScriptHash, vec!["1", "\"\"", "\"zz\"", "null", "[]", "{}", "true"]),
+            (
+                Kind::ScriptHash,
+                vec!["1", "\"\"", "\"zz\"", "null", "[]", "{}", "true"],
+            ),
             (Kind::Txid, vec!["1", "\"00\"", "null"]),
-            (Kind::Natural, vec!["-1", "1.0", "1e3", "\"1\"", "null", "true", "[]"]),
+            (
+                Kind::Natural,
+                vec!["-1", "1.0", "1e3", "\"1\"", "null", "true", "[]"],
+            ),
             (Kind::NaturalOrMinusOne, vec!["-2", "-1.0", "\"1\""]),
             (Kind::Flag, vec!["2", "\"true\"", "[]", "null"]),
             (Kind::Hex, vec!["\"\"", "\"0\"", "\"xy\"", "1"]),
             (Kind::HexList, vec!["\"00\"", "[1]", "[\"0\"]", "{}"]),
             (Kind::Digits, vec!["\"xy\"", "1"]),
-            (Kind::Versions, vec!["1.4", "\"1\"", "[\"1.4\"]", "[\"1.4\",\"1.6\",\"1.7\"]", "{}"]),
+            (
+                Kind::Versions,
+                vec![
+                    "1.4",
+                    "\"1\"",
+                    "[\"1.4\"]",
+                    "[\"1.4\",\"1.6\",\"1.7\"]",
+                    "{}",
+                ],
+            ),
             (Kind::Block, vec!["\"00\"", "-1", "[]"]),
             (Kind::Address, vec!["\"\"", "\"x\"", "1"]),
         ];
         for (kind, values) in cases {
             for value in values {
-                assert!(is_params(bind(kind, &format!("[{value}]"))), "{kind:?} {value}");
+                assert!(
+                    is_params(bind(kind, &format!("[{value}]"))),
+                    "{kind:?} {value}"
+                );
             }
         }
     }
@@ -424,7 +457,10 @@ mod tests {
     fn huge_numbers_are_beyond_every_chain() {
         let huge = format!("[{}]", "9".repeat(40));
         assert_eq!(bind(Kind::Natural, &huge), Ok(Arg::Number(i64::MAX)));
-        assert_eq!(Args([Arg::Number(i64::MAX), Arg::Missing, Arg::Missing]).height(0), Ok(u32::MAX));
+        assert_eq!(
+            Args([Arg::Number(i64::MAX), Arg::Missing, Arg::Missing]).height(0),
+            Ok(u32::MAX)
+        );
     }
 
     #[test]
@@ -432,18 +468,26 @@ mod tests {
         for (network, address) in [
             (Network::Bitcoin, "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa"),
             (Network::Bitcoin, "3P14159f73E4gFr7JterCCQh9QjiTjiZrG"),
-            (Network::Bitcoin, "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"),
-            (Network::Bitcoin, "BC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KV8F3T4"),
+            (
+                Network::Bitcoin,
+                "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4",
+            ),
+            (
+                Network::Bitcoin,
+                "BC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KV8F3T4",
+            ),
             (
                 Network::Bitcoin,
                 "bc1p0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqzk5jj0",
             ),
-            (Network::Regtest, "bcrt1qn7d2x7272lznt5hhk9s07q3cqnrqljnwladrd3"),
+            (
+                Network::Regtest,
+                "bcrt1qn7d2x7272lznt5hhk9s07q3cqnrqljnwladrd3",
+            ),
         ] {
             let raw: Box<RawValue> = serde_json::from_str(&format!("[\"{address}\"]")).unwrap();
-            let bind = |network| {
-                Args::bind(&[param(Kind::Address, false)], false, Some(&raw), network)
-            };
+            let bind =
+                |network| Args::bind(&[param(Kind::Address, false)], false, Some(&raw), network);
             let args = bind(network).unwrap();
             assert!(matches!(args.get(0), Arg::Address(_, given) if **given == *address));
             let other = match network {

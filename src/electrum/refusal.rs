@@ -30,9 +30,7 @@ pub enum Refusal {
     #[error("the history has over {limit} entries, more than this server answers")]
     TooLarge { limit: usize },
     /// A transaction that the node does not want.
-    #[error(
-        "the transaction was rejected by network rules.\n\n{message}\n[{raw_tx}]"
-    )]
+    #[error("the transaction was rejected by network rules.\n\n{message}\n[{raw_tx}]")]
     Rejected { message: String, raw_tx: String },
     /// A package of transactions that the node does not want.
     #[error("the tx package was rejected by network rules.\n\n{message}.")]
@@ -139,7 +137,10 @@ mod tests {
         ];
         for refusal in refusals {
             let text = refusal.to_string();
-            assert!(!text.contains("secret") && !text.contains("password"), "{text}");
+            assert!(
+                !text.contains("secret") && !text.contains("password"),
+                "{text}"
+            );
         }
     }
 

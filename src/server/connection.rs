@@ -197,7 +197,10 @@ impl Connection<'_> {
         if self.session.is_closing() || self.outbox.len() > self.limits.output_bytes_max {
             return;
         }
-        let room = self.limits.jobs_in_flight_max.saturating_sub(self.in_flight);
+        let room = self
+            .limits
+            .jobs_in_flight_max
+            .saturating_sub(self.in_flight);
         let count = room.min(self.waiting.len());
         if count > 0 {
             self.in_flight += count;
@@ -283,7 +286,9 @@ impl Connection<'_> {
             half_closed_timeout,
             ..
         } = self.limits;
-        let shortest = (*write_timeout).min(*idle_timeout).min(*half_closed_timeout);
+        let shortest = (*write_timeout)
+            .min(*idle_timeout)
+            .min(*half_closed_timeout);
         (shortest / 4).clamp(Duration::from_millis(20), Duration::from_secs(15))
     }
 

@@ -173,8 +173,10 @@ impl Listener {
         };
         let socket = match url {
             ListenUrl::Tcp(at) | ListenUrl::Tls(at) | ListenUrl::Ws(at) | ListenUrl::Wss(at) => {
-                let addresses: Vec<SocketAddr> =
-                    lookup_host((at.host.as_str(), at.port)).await.map_err(io)?.collect();
+                let addresses: Vec<SocketAddr> = lookup_host((at.host.as_str(), at.port))
+                    .await
+                    .map_err(io)?
+                    .collect();
                 Socket::Tcp(TcpListener::bind(&addresses[..]).await.map_err(io)?)
             }
             ListenUrl::Unix(path) => Socket::Unix(bind_unix(url, path)?),
@@ -272,8 +274,14 @@ mod tests {
             assert_eq!(url.parse::<ListenUrl>().unwrap().to_string(), url);
         }
         assert_eq!("unix:///a/b".parse(), Ok(ListenUrl::Unix("/a/b".into())));
-        assert_eq!("ssl://a:1".parse::<ListenUrl>().unwrap().to_string(), "tls://a:1");
-        assert_eq!("tcp://a:1/".parse::<ListenUrl>().unwrap().to_string(), "tcp://a:1");
+        assert_eq!(
+            "ssl://a:1".parse::<ListenUrl>().unwrap().to_string(),
+            "tls://a:1"
+        );
+        assert_eq!(
+            "tcp://a:1/".parse::<ListenUrl>().unwrap().to_string(),
+            "tcp://a:1"
+        );
     }
 
     #[test]

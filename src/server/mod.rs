@@ -112,9 +112,10 @@ impl Server {
         let mut told: Option<Instant> = None;
         loop {
             let accepted = match &listener.socket {
-                Socket::Tcp(socket) => socket.accept().await.map(|(stream, address)| {
-                    (Stream::Tcp(stream), peer_of(address.ip()))
-                }),
+                Socket::Tcp(socket) => socket
+                    .accept()
+                    .await
+                    .map(|(stream, address)| (Stream::Tcp(stream), peer_of(address.ip()))),
                 Socket::Unix(socket) => socket
                     .accept()
                     .await

@@ -244,13 +244,20 @@ mod tests {
     #[test]
     fn files_that_do_not_fit_are_refused_in_words() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let one = TlsFiles::own(one.path(), &names()).map(|files| (files, one)).unwrap();
-        let other = TlsFiles::own(other.path(), &names()).map(|files| (files, other)).unwrap();
+        let one = TlsFiles::own(one.path(), &names())
+            .map(|files| (files, one))
+            .unwrap();
+        let other = TlsFiles::own(other.path(), &names())
+            .map(|files| (files, other))
+            .unwrap();
         let mixed = TlsFiles {
             certificate: one.0.certificate.clone(),
             key: other.0.key.clone(),
         };
-        assert!(matches!(TlsAcceptor::new(mixed), Err(TlsError::Mismatch { .. })));
+        assert!(matches!(
+            TlsAcceptor::new(mixed),
+            Err(TlsError::Mismatch { .. })
+        ));
         fs::write(&one.0.key, "nothing").unwrap();
         assert!(matches!(
             TlsAcceptor::new(one.0.clone()),

@@ -133,11 +133,7 @@ pub fn header_at(question: &Question, height: Height) -> Result<HeaderBytes, Ref
         .ok_or_else(|| Refusal::Bad(format!("no block at height {height}")))
 }
 
-fn proof(
-    question: &Question,
-    height: Height,
-    cp_height: Height,
-) -> Result<MerkleProof, Refusal> {
+fn proof(question: &Question, height: Height, cp_height: Height) -> Result<MerkleProof, Refusal> {
     let tip = question.view.tip().height;
     if height > cp_height || cp_height > tip {
         return Err(Refusal::Bad(format!(

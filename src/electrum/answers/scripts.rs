@@ -124,11 +124,7 @@ pub fn write_status(out: &mut Vec<u8>, status: Option<&Status>) {
 }
 
 /// `blockchain.outpoint.get_status(tx_hash, txout_idx, spk_hint)`
-pub fn outpoint_status(
-    question: &Question,
-    args: &Args,
-    out: &mut Vec<u8>,
-) -> Result<(), Refusal> {
+pub fn outpoint_status(question: &Question, args: &Args, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let status =
         question
             .view

@@ -101,11 +101,7 @@ pub fn height(question: &Question, args: &Args, out: &mut Vec<u8>) -> Result<(),
 }
 
 /// `blockchain.transaction.get_confirmed_blockhash(tx_hash, include_header=false)`
-pub fn confirmed_block(
-    question: &Question,
-    args: &Args,
-    out: &mut Vec<u8>,
-) -> Result<(), Refusal> {
+pub fn confirmed_block(question: &Question, args: &Args, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let txid = args.txid(0)?;
     let (height, hash) = confirmed_in(question, &txid)?
         .ok_or_else(|| Refusal::Bad(format!("tx {txid} is in no block")))?;
@@ -130,11 +126,7 @@ fn confirmed_in(question: &Question, txid: &Txid) -> Result<Option<(u32, BlockHa
 }
 
 /// `blockchain.utxo.get_address(tx_hash, index)`: null where there is no such output, or no address.
-pub fn output_address(
-    question: &Question,
-    args: &Args,
-    out: &mut Vec<u8>,
-) -> Result<(), Refusal> {
+pub fn output_address(question: &Question, args: &Args, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let output = question.view.output(&outpoint(args)?)?;
     let address = output.and_then(|(output, _)| {
         Address::from_script(&output.script_pubkey, question.settings.network).ok()
