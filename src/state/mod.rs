@@ -15,6 +15,11 @@ mod subscriptions;
 mod table;
 mod view;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64};
 
 use bitcoin::{BlockHash, Txid};
