@@ -11,8 +11,8 @@ use std::{
 };
 
 use bitcoin::{
-    Amount, Block, BlockHash, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
-    Txid, Witness,
+    Amount, Block, BlockHash, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode,
+    TxOut, Txid, Witness,
     absolute::LockTime,
     block::{Header, Version},
     consensus::encode::serialize,
@@ -22,8 +22,9 @@ use bitcoin::{
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use super::{
-    QueryError, lock,
+    QueryError,
     archive::{Archive, Places},
+    lock,
     table::TableBlock,
 };
 use crate::{
@@ -60,14 +61,21 @@ fn txid_prefix(txid: &Txid) -> u8 {
 
 impl FakeArchive {
     /// Adds a block's rows; gives its row and what it touched.
-    pub fn connect(&self, block: &Block, spent: &dyn Fn(&OutPoint) -> TxOut) -> (BlockRow, Touched) {
+    pub fn connect(
+        &self,
+        block: &Block,
+        spent: &dyn Fn(&OutPoint) -> TxOut,
+    ) -> (BlockRow, Touched) {
         let mut rows = self.rows.write().unwrap();
         let bytes = serialize(block);
         let is_genesis = rows.blocks.is_empty();
         let first_tx = TxNum(rows.places.len() as u32);
         let mut touched = Touched::default();
         let mut offset = 81;
-        assert!(block.txdata.len() < 0xfd, "the count of transactions takes one byte");
+        assert!(
+            block.txdata.len() < 0xfd,
+            "the count of transactions takes one byte"
+        );
         for tx in &block.txdata {
             let n = TxNum(rows.places.len() as u32);
             let size = serialize(tx).len() as u32;
@@ -77,15 +85,21 @@ impl FakeArchive {
                 continue;
             }
             rows.txids.insert((txid_prefix(&tx.compute_txid()), n));
-            let mut scripts: Vec<ScriptBuf> =
-                tx.output.iter().map(|output| output.script_pubkey.clone()).collect();
+            let mut scripts: Vec<ScriptBuf> = tx
+                .output
+                .iter()
+                .map(|output| output.script_pubkey.clone())
+                .collect();
             if !tx.is_coinbase() {
                 for input in &tx.input {
                     scripts.push(spent(&input.previous_output).script_pubkey);
                     touched.outpoints.insert(input.previous_output);
                 }
             }
-            for script in scripts.iter().filter(|script| !is_unspendable(script.as_bytes())) {
+            for script in scripts
+                .iter()
+                .filter(|script| !is_unspendable(script.as_bytes()))
+            {
                 let script = ScriptHash::new(script.as_bytes());
                 touched.scripts.insert(script);
                 rows.history.insert((script_prefix(&script), n));
@@ -123,7 +137,9 @@ impl FakeArchive {
         if from >= below {
             return Vec::new();
         }
-        rows.range((prefix, from)..(prefix, below)).map(|(_, n)| *n).collect()
+        rows.range((prefix, from)..(prefix, below))
+            .map(|(_, n)| *n)
+            .collect()
     }
 }
 
@@ -135,15 +151,24 @@ impl Archive for FakeArchive {
         below: TxNum,
         each: &mut dyn FnMut(TxNum) -> ControlFlow<()>,
     ) -> Result<(), QueryError> {
-        let found =
-            Self::numbers(&self.rows.read().unwrap().history, script_prefix(script), from, below);
+        let found = Self::numbers(
+            &self.rows.read().unwrap().history,
+            script_prefix(script),
+            from,
+            below,
+        );
         let _ = found.into_iter().try_for_each(each);
         Ok(())
     }
 
     fn numbered(&self, txid: &Txid, below: TxNum) -> Result<Vec<TxNum>, QueryError> {
         let rows = self.rows.read().unwrap();
-        Ok(Self::numbers(&rows.txids, txid_prefix(txid), TxNum::ZERO, below))
+        Ok(Self::numbers(
+            &rows.txids,
+            txid_prefix(txid),
+            TxNum::ZERO,
+            below,
+        ))
     }
 
     fn places(&self) -> Places<'_> {
@@ -165,7 +190,9 @@ impl Archive for FakeArchive {
     ) -> Result<(), QueryError> {
         let rows = self.rows.read().unwrap();
         let found = rows.blocks.iter().zip(0..).skip(start as usize);
-        let _ = found.into_iter().try_for_each(|((row, _), height)| each(height, *row));
+        let _ = found
+            .into_iter()
+            .try_for_each(|((row, _), height)| each(height, *row));
         Ok(())
     }
 
@@ -221,7 +248,10 @@ impl FakeChain {
     }
 
     pub fn hashes(&self) -> Vec<ScriptHash> {
-        self.scripts.iter().map(|script| ScriptHash::new(script.as_bytes())).collect()
+        self.scripts
+            .iter()
+            .map(|script| ScriptHash::new(script.as_bytes()))
+            .collect()
     }
 
     /// Unspent outputs, but for the genesis block's.
@@ -229,7 +259,9 @@ impl FakeChain {
         let mut unspent = Vec::new();
         for tx in self.blocks.iter().skip(1).flat_map(|block| &block.txdata) {
             unspent.retain(|(outpoint, _)| {
-                !tx.input.iter().any(|input| input.previous_output == *outpoint)
+                !tx.input
+                    .iter()
+                    .any(|input| input.previous_output == *outpoint)
             });
             let txid = tx.compute_txid();
             for (vout, output) in (0..).zip(&tx.output) {
@@ -268,7 +300,12 @@ impl FakeChain {
                 true => Witness::from_slice(&[vec![1; self.random.random_range(0..90)]]),
                 false => Witness::new(),
             };
-            inputs.push(TxIn { previous_output: outpoint, sequence: Sequence::ZERO, witness, ..TxIn::default() });
+            inputs.push(TxIn {
+                previous_output: outpoint,
+                sequence: Sequence::ZERO,
+                witness,
+                ..TxIn::default()
+            });
         }
         let tx = self.transaction(inputs, value);
         let txid = tx.compute_txid();
@@ -288,7 +325,12 @@ impl FakeChain {
                 script_pubkey: self.some_script(),
             })
             .collect();
-        Transaction { version: transaction::Version::TWO, lock_time: LockTime::ZERO, input, output }
+        Transaction {
+            version: transaction::Version::TWO,
+            lock_time: LockTime::ZERO,
+            input,
+            output,
+        }
     }
 
     /// Adds a block with a coinbase and `txs` transactions.
@@ -308,7 +350,9 @@ impl FakeChain {
         let mut unspent = self.unspent();
         for tx in included {
             unspent.retain(|(outpoint, _)| {
-                !tx.input.iter().any(|input| input.previous_output == *outpoint)
+                !tx.input
+                    .iter()
+                    .any(|input| input.previous_output == *outpoint)
             });
             txdata.push(tx);
         }
@@ -321,7 +365,10 @@ impl FakeChain {
         let mut block = Block {
             header: Header {
                 version: Version::TWO,
-                prev_blockhash: self.blocks.last().map_or(BlockHash::all_zeros(), Block::block_hash),
+                prev_blockhash: self
+                    .blocks
+                    .last()
+                    .map_or(BlockHash::all_zeros(), Block::block_hash),
                 merkle_root: TxMerkleNode::all_zeros(),
                 time: 1,
                 bits: bitcoin::CompactTarget::from_consensus(0x207f_ffff),

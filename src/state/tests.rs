@@ -12,8 +12,9 @@ use bitcoin::{OutPoint, Transaction, TxOut, Txid, consensus::encode::serialize, 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
-    Ask, OutpointStatus, Publish, QueryError, State, StateLimits, lock,
+    Ask, OutpointStatus, Publish, QueryError, State, StateLimits,
     fake::{FakeArchive, FakeChain},
+    lock,
 };
 use crate::{
     chain::{
@@ -81,7 +82,9 @@ impl World {
         for tx in std::mem::take(&mut self.pool) {
             let spendable = self.spendable(&kept);
             let is_valid = tx.input.iter().all(|input| {
-                spendable.iter().any(|(outpoint, _)| *outpoint == input.previous_output)
+                spendable
+                    .iter()
+                    .any(|(outpoint, _)| *outpoint == input.previous_output)
             });
             if is_valid && !self.random.random_ratio(1, 6) {
                 kept.push(tx);
@@ -96,9 +99,14 @@ impl World {
                 break;
             }
             let tx = self.chain.spend(&mut spendable);
-            let spent =
-                tx.input.iter().map(|input| self.spent_by_pool(&input.previous_output, &kept));
-            new.push(NewTx { bytes: serialize(&tx), spent: spent.collect() });
+            let spent = tx
+                .input
+                .iter()
+                .map(|input| self.spent_by_pool(&input.previous_output, &kept));
+            new.push(NewTx {
+                bytes: serialize(&tx),
+                spent: spent.collect(),
+            });
             kept.push(tx);
         }
         self.pool = kept;
@@ -133,11 +141,15 @@ impl World {
             let mined = self.random.random_range(0..=valid.min(2));
             let mined: Vec<_> = self.pool.drain(..mined).collect();
             let gone: Vec<Txid> = mined.iter().map(Transaction::compute_txid).collect();
-            change.touched.scripts.extend(self.mempool.apply(&gone, Vec::new()).scripts);
+            change
+                .touched
+                .scripts
+                .extend(self.mempool.apply(&gone, Vec::new()).scripts);
             self.chain.grow_with(mined, size);
             let block = self.chain.blocks.last().unwrap();
-            let (row, touched) =
-                self.archive.connect(block, &|outpoint| self.chain.output(outpoint));
+            let (row, touched) = self
+                .archive
+                .connect(block, &|outpoint| self.chain.output(outpoint));
             change.connected.push(row);
             change.touched.scripts.extend(touched.scripts);
             change.touched.outpoints.extend(touched.outpoints);
@@ -165,8 +177,7 @@ impl World {
 
     /// What brute force says of a script.
     fn expected(&self, script: &ScriptHash) -> Expected {
-        let pays =
-            |output: &TxOut| ScriptHash::new(output.script_pubkey.as_bytes()) == *script;
+        let pays = |output: &TxOut| ScriptHash::new(output.script_pubkey.as_bytes()) == *script;
         let mut coins: Vec<Unspent> = Vec::new();
         let mut confirmed = Vec::new();
         for (height, block) in (0..).zip(&self.chain.blocks).skip(1) {
@@ -174,13 +185,23 @@ impl World {
                 let txid = tx.compute_txid();
                 let coins_before = coins.len();
                 coins.retain(|coin| {
-                    let outpoint = OutPoint { txid: coin.txid, vout: coin.vout };
-                    !tx.input.iter().any(|input| input.previous_output == outpoint)
+                    let outpoint = OutPoint {
+                        txid: coin.txid,
+                        vout: coin.vout,
+                    };
+                    !tx.input
+                        .iter()
+                        .any(|input| input.previous_output == outpoint)
                 });
                 let mut touches = coins.len() < coins_before;
                 for (vout, output) in (0..).zip(&tx.output).filter(|(_, output)| pays(output)) {
                     touches = true;
-                    coins.push(Unspent { txid, vout, value: output.value.to_sat(), height });
+                    coins.push(Unspent {
+                        txid,
+                        vout,
+                        value: output.value.to_sat(),
+                        height,
+                    });
                 }
                 if touches {
                     confirmed.push(Confirmed { txid, height });
@@ -200,7 +221,10 @@ impl World {
             unconfirmed += paid.map(|output| output.value.to_sat() as i64).sum::<i64>();
         }
         coins.retain(|coin| {
-            let outpoint = OutPoint { txid: coin.txid, vout: coin.vout };
+            let outpoint = OutPoint {
+                txid: coin.txid,
+                vout: coin.vout,
+            };
             self.mempool.spender(&outpoint).is_none()
         });
         coins.extend(self.mempool.unspent(script));
@@ -211,7 +235,10 @@ impl World {
         Expected {
             status: status_of(&history),
             history,
-            balance: Balance { confirmed: balance, unconfirmed },
+            balance: Balance {
+                confirmed: balance,
+                unconfirmed,
+            },
             unspent: coins,
         }
     }
@@ -223,7 +250,10 @@ impl World {
         assert_eq!(view.history(script, &ask).unwrap(), expected.history);
         assert_eq!(view.balance(script, &ask).unwrap(), expected.balance);
         assert_eq!(view.unspent(script, &ask).unwrap(), expected.unspent);
-        assert_eq!(view.mempool(script, &ask).unwrap(), expected.history.mempool);
+        assert_eq!(
+            view.mempool(script, &ask).unwrap(),
+            expected.history.mempool
+        );
         assert!(view.is_in_memory(script));
     }
 }
@@ -236,7 +266,11 @@ struct Expected {
 }
 
 fn limits(cache_bytes: usize) -> StateLimits {
-    StateLimits { cache_bytes, merkle_bytes: 1 << 20, helpers: Some(3) }
+    StateLimits {
+        cache_bytes,
+        merkle_bytes: 1 << 20,
+        helpers: Some(3),
+    }
 }
 
 const PLENTY: usize = 64 << 20;
@@ -268,8 +302,14 @@ fn answers_equal_brute_force_where_next_to_nothing_can_be_kept() {
         for script in &scripts {
             let expected = world.expected(script);
             let view = world.state.view();
-            assert_eq!(view.status(script, &Ask::default()).unwrap(), expected.status);
-            assert_eq!(view.unspent(script, &Ask::default()).unwrap(), expected.unspent);
+            assert_eq!(
+                view.status(script, &Ask::default()).unwrap(),
+                expected.status
+            );
+            assert_eq!(
+                view.unspent(script, &Ask::default()).unwrap(),
+                expected.unspent
+            );
             assert!(world.state.core.cache.bytes() <= 12 << 10);
         }
     }
@@ -282,8 +322,7 @@ fn what_is_kept_equals_what_a_fresh_state_finds() {
     for _ in 0..25 {
         world.random_step(|_| ());
         let genesis = serialize(&world.chain.blocks[0].header).try_into().unwrap();
-        let fresh =
-            State::over(Box::new(world.archive.clone()), genesis, limits(PLENTY)).unwrap();
+        let fresh = State::over(Box::new(world.archive.clone()), genesis, limits(PLENTY)).unwrap();
         for script in &scripts {
             let (kept, fresh) = (world.state.view(), fresh.view());
             let ask = Ask::default();
@@ -306,8 +345,10 @@ fn an_old_view_answers_for_its_own_moment_or_for_the_newest() {
     let mut old = Vec::new();
     for _ in 0..40 {
         world.random_step(|_| ());
-        let statuses: HashMap<_, _> =
-            scripts.iter().map(|script| (*script, world.expected(script).status)).collect();
+        let statuses: HashMap<_, _> = scripts
+            .iter()
+            .map(|script| (*script, world.expected(script).status))
+            .collect();
         old.push((world.state.view(), statuses));
         let (_, newest) = old.last().unwrap();
         for (view, own) in &old {
@@ -326,7 +367,10 @@ fn readers_see_only_moments_that_were_while_the_chain_changes_under_them() {
     let scripts = world.chain.hashes();
     world.step(0, &[5, 5, 5], 0, |_| ());
     let expected = |world: &World| -> Vec<Option<Status>> {
-        scripts.iter().map(|script| world.expected(script).status).collect()
+        scripts
+            .iter()
+            .map(|script| world.expected(script).status)
+            .collect()
     };
     let moments = Mutex::new(vec![expected(&world)]);
     let completed = AtomicUsize::new(0);
@@ -336,8 +380,7 @@ fn readers_see_only_moments_that_were_while_the_chain_changes_under_them() {
     std::thread::scope(|scope| {
         for reader in 0..3 {
             let (state, scripts) = (state.clone(), &scripts);
-            let (moments, completed, is_over, answers) =
-                (&moments, &completed, &is_over, &answers);
+            let (moments, completed, is_over, answers) = (&moments, &completed, &is_over, &answers);
             scope.spawn(move || {
                 let mut random = StdRng::seed_from_u64(reader);
                 while !is_over.load(Ordering::SeqCst) {
@@ -402,7 +445,10 @@ fn a_question_in_the_middle_of_a_reorg_waits_for_its_end() {
     let asked = std::thread::spawn(move || view.status(&script, &Ask::default()));
     world.chain.blocks.truncate(2);
     state
-        .publish(Publish { disconnected_from: Some(2), ..Publish::default() })
+        .publish(Publish {
+            disconnected_from: Some(2),
+            ..Publish::default()
+        })
         .unwrap();
     let status = asked.join().unwrap().unwrap();
     assert_eq!(status, world.expected(&script).status);
@@ -428,7 +474,11 @@ fn blocks_that_do_not_touch_a_script_cost_it_no_read_and_those_that_do_cost_few(
         assert!(!touched.scripts.contains(&script));
         world
             .state
-            .publish(Publish { connected: vec![row], touched, ..Publish::default() })
+            .publish(Publish {
+                connected: vec![row],
+                touched,
+                ..Publish::default()
+            })
             .unwrap();
     }
     assert!(world.state.view().is_in_memory(&script));
@@ -450,9 +500,18 @@ fn a_long_history_is_read_by_several_threads_bounded_and_cancelled() {
     let entries = world.expected(&script).history.confirmed.len();
     assert!(entries > 1500);
     let view = world.state.view();
-    let cancelled = Ask { cancelled: Some(Arc::new(AtomicBool::new(true))), ..Ask::default() };
-    assert!(matches!(view.status(&script, &cancelled), Err(QueryError::Cancelled)));
-    let limited = |limit| Ask { max_history: Some(limit), ..Ask::default() };
+    let cancelled = Ask {
+        cancelled: Some(Arc::new(AtomicBool::new(true))),
+        ..Ask::default()
+    };
+    assert!(matches!(
+        view.status(&script, &cancelled),
+        Err(QueryError::Cancelled)
+    ));
+    let limited = |limit| Ask {
+        max_history: Some(limit),
+        ..Ask::default()
+    };
     for limit in [10, entries - 1] {
         for _ in 0..2 {
             assert!(matches!(
@@ -502,10 +561,17 @@ fn what_is_confirmed_and_unconfirmed_at_once_is_told_once_as_confirmed() {
     let mined: Vec<_> = world.pool.drain(..2).collect();
     world.chain.grow_with(mined.clone(), 0);
     let block = world.chain.blocks.last().unwrap();
-    let (row, touched) = world.archive.connect(block, &|outpoint| world.chain.output(outpoint));
+    let (row, touched) = world
+        .archive
+        .connect(block, &|outpoint| world.chain.output(outpoint));
     world
         .state
-        .publish(Publish { connected: vec![row], mempool: stale, touched, ..Publish::default() })
+        .publish(Publish {
+            connected: vec![row],
+            mempool: stale,
+            touched,
+            ..Publish::default()
+        })
         .unwrap();
     let gone: Vec<_> = mined.iter().map(Transaction::compute_txid).collect();
     world.mempool.apply(&gone, Vec::new());
@@ -539,7 +605,10 @@ fn transactions_positions_and_proofs_equal_brute_force() {
             for (position, (txid, tx)) in (0..).zip(txids.iter().zip(&block.txdata)) {
                 let proof = merkle_branch(&leaves, position as usize).unwrap();
                 assert_eq!(proof.root, block.header.merkle_root.to_byte_array());
-                assert_eq!(view.txid_at(height, position).unwrap(), Some((*txid, proof.clone())));
+                assert_eq!(
+                    view.txid_at(height, position).unwrap(),
+                    Some((*txid, proof.clone()))
+                );
                 if height == 0 {
                     // The genesis block's coinbase is not indexed.
                     assert_eq!(view.transaction(txid).unwrap(), None);
@@ -552,14 +621,26 @@ fn transactions_positions_and_proofs_equal_brute_force() {
                 let found = view.transaction(txid).unwrap().unwrap();
                 assert_eq!(found.bytes, serialize(tx));
                 assert_eq!(found.confirmed, Some((height, position)));
-                let outpoint = OutPoint { txid: *txid, vout: 0 };
-                assert_eq!(view.output(&outpoint).unwrap(), Some((tx.output[0].clone(), height)));
-                let beyond = OutPoint { txid: *txid, vout: 9 };
+                let outpoint = OutPoint {
+                    txid: *txid,
+                    vout: 0,
+                };
+                assert_eq!(
+                    view.output(&outpoint).unwrap(),
+                    Some((tx.output[0].clone(), height))
+                );
+                let beyond = OutPoint {
+                    txid: *txid,
+                    vout: 9,
+                };
                 assert_eq!(view.output(&beyond).unwrap(), None);
             }
             assert_eq!(view.txid_at(height, txids.len() as u32).unwrap(), None);
         }
-        assert_eq!(view.txid_at(world.chain.blocks.len() as u32, 0).unwrap(), None);
+        assert_eq!(
+            view.txid_at(world.chain.blocks.len() as u32, 0).unwrap(),
+            None
+        );
         assert_eq!(view.transaction(&Txid::all_zeros()).unwrap(), None);
         if round == 0 {
             // Other blocks in the same places.
@@ -585,11 +666,20 @@ fn outpoints_are_followed_from_the_mempool_into_blocks() {
                 (txid, world.mempool.entry(&txid).unwrap().height().into())
             }))
             .collect();
-        let confirmed = world.chain.blocks.iter().skip(1).flat_map(|block| &block.txdata);
+        let confirmed = world
+            .chain
+            .blocks
+            .iter()
+            .skip(1)
+            .flat_map(|block| &block.txdata);
         let all: Vec<_> = confirmed.chain(&world.pool).collect();
         let spenders: HashMap<OutPoint, Txid> = all
             .iter()
-            .flat_map(|tx| tx.input.iter().map(|input| (input.previous_output, tx.compute_txid())))
+            .flat_map(|tx| {
+                tx.input
+                    .iter()
+                    .map(|input| (input.previous_output, tx.compute_txid()))
+            })
             .collect();
         for tx in &all {
             let txid = tx.compute_txid();
@@ -598,10 +688,15 @@ fn outpoints_are_followed_from_the_mempool_into_blocks() {
                 let script = ScriptHash::new(output.script_pubkey.as_bytes());
                 let expected = OutpointStatus {
                     funder_height: Some(heights[&txid]),
-                    spender: spenders.get(&outpoint).map(|spender| (*spender, heights[spender])),
+                    spender: spenders
+                        .get(&outpoint)
+                        .map(|spender| (*spender, heights[spender])),
                 };
                 let ask = Ask::default();
-                assert_eq!(view.outpoint_status(&outpoint, &script, &ask).unwrap(), expected);
+                assert_eq!(
+                    view.outpoint_status(&outpoint, &script, &ask).unwrap(),
+                    expected
+                );
                 let stranger = ScriptHash([1; 32]);
                 assert_eq!(
                     view.outpoint_status(&outpoint, &stranger, &ask).unwrap(),
@@ -627,8 +722,12 @@ fn headers_and_their_proofs_follow_the_chain() {
             .iter()
             .map(|block| serialize(&block.header).try_into().unwrap())
             .collect();
-        let leaves: Vec<[u8; 32]> =
-            world.chain.blocks.iter().map(|block| block.block_hash().to_byte_array()).collect();
+        let leaves: Vec<[u8; 32]> = world
+            .chain
+            .blocks
+            .iter()
+            .map(|block| block.block_hash().to_byte_array())
+            .collect();
         let tip = view.tip();
         assert_eq!(tip.height as usize + 1, headers.len());
         assert_eq!(tip.hash.to_byte_array(), leaves[leaves.len() - 1]);
@@ -641,7 +740,10 @@ fn headers_and_their_proofs_follow_the_chain() {
         for cp_height in [0, 1, 30, 31, 32, 33, 63, 64, tip.height] {
             for height in 0..=cp_height {
                 let expected = merkle_branch(&leaves[..=cp_height as usize], height as usize);
-                assert_eq!(Some(view.header_proof(height, cp_height).unwrap()), expected);
+                assert_eq!(
+                    Some(view.header_proof(height, cp_height).unwrap()),
+                    expected
+                );
             }
         }
         assert!(view.header_proof(0, tip.height + 1).is_err());
@@ -673,8 +775,14 @@ fn while_syncing_headers_are_told_and_scripts_are_not() {
         other.state.view().header_proof(3, 40).unwrap()
     );
     assert!(view.is_in_memory(&script));
-    assert!(matches!(view.status(&script, &Ask::default()), Err(QueryError::Syncing(_))));
-    assert!(matches!(view.transaction(&Txid::all_zeros()), Err(QueryError::Syncing(_))));
+    assert!(matches!(
+        view.status(&script, &Ask::default()),
+        Err(QueryError::Syncing(_))
+    ));
+    assert!(matches!(
+        view.transaction(&Txid::all_zeros()),
+        Err(QueryError::Syncing(_))
+    ));
     // The rows come in bulk.
     for block in &other.chain.blocks {
         archive.connect(block, &|outpoint| other.chain.output(outpoint));
@@ -695,7 +803,9 @@ fn a_change_is_told_to_those_whom_it_concerns() {
     let subscriber = world.state.subscriptions().subscriber();
     subscriber.subscribe(scripts[0]);
     subscriber.watch_tip();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let mut told = world.expected(&scripts[0]).status;
     for _ in 0..30 {
         let tip = world.state.view().tip();
