@@ -26,7 +26,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const BUSY_TRIES: u32 = 3;
 /// Before the second try; four times as long before each later one.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
-/// Of a node's own words in an error, in bytes.
+/// An answer's bound where its status is not 200, in bytes.
+const REFUSAL_MAX: u64 = 1 << 20;
+/// Of a node's own words in an error, in characters.
 const WORDS_MAX: usize = 200;
 
 /// What came back, whatever its status.
@@ -158,8 +160,13 @@ impl Http {
                 .call()?,
         };
         let status = response.status().as_u16();
+        let bytes_max = match status {
+            200 => exchange.answer_max,
+            _ => REFUSAL_MAX,
+        };
+        // ureq's limit must not be reached either, not even by the last byte.
         let body = response.body_mut().with_config();
-        let body = body.limit(exchange.answer_max).read_to_vec()?;
+        let body = body.limit(bytes_max.saturating_add(1)).read_to_vec()?;
         Ok(Reply { status, body })
     }
 
@@ -225,7 +232,7 @@ fn in_words(error: ureq::Error, exchange: &Exchange<'_>) -> RpcError {
         }
         ureq::Error::HostNotFound => format!("the host of {node} is not known"),
         ureq::Error::BodyExceedsLimit(bytes) => {
-            format!("an answer from {node} is larger than {bytes} bytes")
+            format!("an answer from {node} is {bytes} bytes or more, which is too many")
         }
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
             format!("{node} is no address of the form http://HOST:PORT")

@@ -149,3 +149,125 @@ fn not_served() -> RpcError {
         message: "the node serves no REST: its option rest=1 is not set".into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::{constants::genesis_block, hashes::Hash};
+    use serde_json::json;
+
+    use super::*;
+    use crate::daemon::fake::{Answer, FakeNode};
+
+    fn rest_of(node: &FakeNode) -> Rest {
+        Rest::with_timeout(&node.url(), Duration::from_millis(500))
+    }
+
+    fn genesis() -> (BlockHash, Vec<u8>) {
+        let block = genesis_block(bitcoin::Network::Regtest);
+        (block.block_hash(), bitcoin::consensus::serialize(&block))
+    }
+
+    fn not_there() -> Answer {
+        Answer::Http(404, Vec::new())
+    }
+
+    #[test]
+    fn a_block_and_a_part_of_it_are_plain_bytes() {
+        let (hash, bytes) = genesis();
+        let node = FakeNode::new([
+            Answer::Http(200, bytes.clone()),
+            Answer::Http(200, bytes[80..100].to_vec()),
+            Answer::Http(200, bytes[80..99].to_vec()),
+            Answer::Http(200, bytes[80..101].to_vec()),
+            not_there(),
+        ]);
+        let rest = rest_of(&node);
+        assert_eq!(rest.block(&hash), Ok(bytes.clone()));
+        let part = || rest.block_part(&hash, 80, 20);
+        assert_eq!(part(), Ok(Some(bytes[80..100].to_vec())));
+        assert!(matches!(part(), Err(RpcError::Unavailable(_))));
+        assert!(matches!(part(), Err(RpcError::Unavailable(_))));
+        assert_eq!(part(), Ok(None));
+        let lines: Vec<_> = node.asked().into_iter().map(|asked| asked.line).collect();
+        assert_eq!(lines[0], format!("GET /rest/block/{hash}.bin HTTP/1.1"));
+        let part = format!("GET /rest/blockpart/{hash}.bin?offset=80&size=20 HTTP/1.1");
+        assert_eq!(lines[1], part);
+    }
+
+    #[test]
+    fn a_node_without_rest_or_without_spent_outputs_is_found_out() {
+        let info = || {
+            Answer::Http(
+                200,
+                json!({"bestblockhash": genesis().0}).to_string().into(),
+            )
+        };
+        let available = |answers: Vec<Answer>| rest_of(&FakeNode::new(answers)).available();
+        assert_eq!(available(vec![not_there()]), Ok(false));
+        assert_eq!(available(vec![info(), not_there()]), Ok(false));
+        assert_eq!(
+            available(vec![info(), Answer::Http(200, vec![1, 0])]),
+            Ok(true)
+        );
+        let loading = Answer::Http(
+            503,
+            b"Service temporarily unavailable: Loading block index".to_vec(),
+        );
+        let words = available(vec![loading; 3]).unwrap_err().to_string();
+        assert_eq!(
+            words,
+            "the node is not ready: Service temporarily unavailable: Loading block index"
+        );
+    }
+
+    #[test]
+    fn a_block_that_the_node_has_no_more_is_a_refusal_with_its_words() {
+        let words = b"Block not available (pruned data)\r\n".to_vec();
+        let node = FakeNode::new([Answer::Http(404, words)]);
+        let refused = RpcError::Refused {
+            code: 404,
+            message: "Block not available (pruned data)".into(),
+        };
+        assert_eq!(rest_of(&node).block(&genesis().0), Err(refused));
+    }
+
+    #[test]
+    fn another_block_garbage_half_a_reply_and_too_much_are_no_block() {
+        let (hash, bytes) = genesis();
+        let other = BlockHash::from_byte_array([1; 32]);
+        let node = FakeNode::new([Answer::Http(200, bytes)]);
+        assert_eq!(rest_of(&node).block(&other), Err(garbage("block")));
+        let half = Answer::Raw("HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\nhalf");
+        for answer in [
+            Answer::Http(200, Vec::new()),
+            half,
+            Answer::Http(200, vec![0; 4_000_001]),
+            Answer::Silence,
+        ] {
+            let node = FakeNode::new([answer.clone(), answer]);
+            let result = rest_of(&node).block(&hash);
+            assert!(
+                matches!(result, Err(RpcError::Unavailable(_))),
+                "{result:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn headers_begin_with_the_one_asked_for_and_are_whole() {
+        let (hash, bytes) = genesis();
+        let header = bytes[..80].to_vec();
+        let node = FakeNode::new([
+            Answer::Http(200, header.clone()),
+            Answer::Http(200, header[..79].to_vec()),
+            Answer::Http(200, vec![0; 80]),
+        ]);
+        let rest = rest_of(&node);
+        assert_eq!(
+            rest.headers(&hash, 5).unwrap(),
+            [HeaderBytes::try_from(&header[..]).unwrap()]
+        );
+        assert_eq!(rest.headers(&hash, 5), Err(garbage("headers")));
+        assert_eq!(rest.headers(&hash, 5), Err(garbage("headers")));
+    }
+}

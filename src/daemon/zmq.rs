@@ -318,3 +318,6 @@ fn sequence_event(body: &[u8]) -> Option<ZmqEvent> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
