@@ -15,6 +15,7 @@ mod watcher;
 
 mod electrum_wallet;
 mod first_sync;
+mod hearing_the_node;
 mod one_moment;
 mod pushes;
 mod random_lives;
