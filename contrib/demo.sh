@@ -63,7 +63,7 @@ finish() {
     local code=$?
     trap - EXIT
     trap '' INT TERM
-    exec 3>&- 2>/dev/null || true
+    { exec 3>&-; } 2>/dev/null || true
     [ "$code" != 0 ] || failed=no
     stop Ambra "$ambra_pid"
     stop bitcoind "$bitcoind_pid"
@@ -136,11 +136,11 @@ node createwallet demo >/dev/null || fail "this bitcoind has no wallet; set BITC
 address() { wallet getnewaddress "" "$1"; }
 # field NAME: the string of that name in the JSON on stdin.
 field() { sed -n 's/.*"'"$1"'": *"\([^"]*\)".*/\1/p' | head -n 1; }
-# multisig TYPE: 1 of 1, a script hash (legacy: P2SH, bech32: P2WSH).
-multisig() {
-    local pubkey
-    pubkey=$(wallet getaddressinfo "$(address bech32)" | field pubkey)
-    node createmultisig 1 "[\"$pubkey\"]" "$1" | field address
+# described DESCRIPTOR: the address of an output descriptor, say of P2SH or P2WSH.
+described() {
+    local checksum
+    checksum=$(node getdescriptorinfo "$1" | field checksum)
+    node deriveaddresses "$1#$checksum" | sed -n 's/.*"\(.*\)".*/\1/p'
 }
 mine() { node generatetoaddress "$1" "$2" >/dev/null; }
 
@@ -149,8 +149,9 @@ legacy=$(address legacy)
 wrapped=$(address p2sh-segwit)
 segwit=$(address bech32)
 taproot=$(address bech32m)
-p2sh=$(multisig legacy)
-p2wsh=$(multisig bech32)
+pubkey=$(wallet getaddressinfo "$segwit" | field pubkey)
+p2sh=$(described "sh(multi(1,$pubkey))")
+p2wsh=$(described "wsh(multi(1,$pubkey))")
 for to in "$legacy" "$wrapped" "$segwit" "$taproot"; do
     mine $((empty_blocks / 4)) "$to"
 done
