@@ -299,8 +299,9 @@ impl Reader<'_> {
             let _stop = StopBoard(&board);
             for _ in 0..count {
                 scope.spawn(|| {
-                    while let Some(at) = board.take_or_wait() {
-                        board.put(at, self.read_piece(target, &pieces[at]));
+                    while let Some(taken) = board.take_or_wait() {
+                        let piece = self.read_piece(target, &pieces[taken.at]);
+                        taken.put(piece);
                     }
                 });
             }
@@ -308,7 +309,10 @@ impl Reader<'_> {
                 let piece = loop {
                     match board.get_or_take(next) {
                         Turn::Merge(piece) => break piece?,
-                        Turn::Read(at) => board.put(at, self.read_piece(target, &pieces[at])),
+                        Turn::Read(taken) => {
+                            let piece = self.read_piece(target, &pieces[taken.at]);
+                            taken.put(piece);
+                        }
                     }
                 };
                 merge.add(&piece)?;
@@ -371,6 +375,11 @@ impl Reader<'_> {
                 let place_end = place.offset.saturating_add(place.size);
                 if run.is_empty() {
                     (start, end) = (place.offset, place_end);
+                } else if place.offset < end {
+                    // So it is where a reorg comes between: the question is put again.
+                    return Err(QueryError::Unavailable(format!(
+                        "transaction {n} lies before its predecessor"
+                    )));
                 } else if place.offset > end.saturating_add(GAP_BYTES)
                     || place_end - start.min(place_end) > RUN_BYTES
                 {
@@ -455,9 +464,30 @@ struct BoardInside {
     is_stopped: bool,
 }
 
-enum Turn {
+enum Turn<'a> {
     Merge(Result<Piece, QueryError>),
-    Read(usize),
+    Read(Taken<'a>),
+}
+
+/// A piece that this thread is to read. Others wait for it: so it is put back in any case.
+struct Taken<'a> {
+    board: &'a Board,
+    at: usize,
+}
+
+impl Taken<'_> {
+    fn put(self, piece: Result<Piece, QueryError>) {
+        lock(&self.board.inside).pieces[self.at] = Some(piece);
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        lock(&self.board.inside).pieces[self.at].get_or_insert_with(|| {
+            Err(QueryError::Unavailable("a reader failed".to_owned()))
+        });
+        self.board.changed.notify_all();
+    }
 }
 
 impl BoardInside {
@@ -485,21 +515,21 @@ impl Board {
     }
 
     /// A piece to read; `None` when there is no more to do.
-    fn take_or_wait(&self) -> Option<usize> {
+    fn take_or_wait(&self) -> Option<Taken<'_>> {
         let mut inside = lock(&self.inside);
         loop {
             if inside.is_stopped || inside.untaken == inside.pieces.len() {
                 return None;
             }
             if let Some(at) = inside.take() {
-                return Some(at);
+                return Some(Taken { board: self, at });
             }
             inside = wait(&self.changed, inside);
         }
     }
 
     /// The piece that is next in order, or one to read meanwhile.
-    fn get_or_take(&self, next: usize) -> Turn {
+    fn get_or_take(&self, next: usize) -> Turn<'_> {
         let mut inside = lock(&self.inside);
         inside.merged = next;
         self.changed.notify_all();
@@ -508,15 +538,10 @@ impl Board {
                 return Turn::Merge(piece);
             }
             if let Some(at) = inside.take() {
-                return Turn::Read(at);
+                return Turn::Read(Taken { board: self, at });
             }
             inside = wait(&self.changed, inside);
         }
-    }
-
-    fn put(&self, at: usize, piece: Result<Piece, QueryError>) {
-        lock(&self.inside).pieces[at] = Some(piece);
-        self.changed.notify_all();
     }
 }
 
