@@ -483,9 +483,8 @@ impl Taken<'_> {
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        lock(&self.board.inside).pieces[self.at].get_or_insert_with(|| {
-            Err(QueryError::Unavailable("a reader failed".to_owned()))
-        });
+        lock(&self.board.inside).pieces[self.at]
+            .get_or_insert_with(|| Err(QueryError::Unavailable("a reader failed".to_owned())));
         self.board.changed.notify_all();
     }
 }
