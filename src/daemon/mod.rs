@@ -3,6 +3,7 @@ mod bitcoin_conf;
 pub mod discover;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod files;
 mod http;
 pub mod rest;
 pub mod rpc;

@@ -1,0 +1,547 @@
+//! The database: the only place that knows RocksDB.
+//!
+//! # Correctness
+//! A block's rows and the new tip go in one atomic batch, so the index is at every moment that of one
+//! block. Rows at or above the tip's next TxNum are never shown. All column families are flushed
+//! together (`atomic_flush`): a torn write-ahead log can take back the newest blocks, never a part of one.
+
+use std::path::{Path, PathBuf};
+
+use bitcoin::{BlockHash, Txid, hashes::Hash};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBRecoveryMode, IngestExternalFileOptions, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+
+use super::{
+    BlockRow, TxPlace,
+    rows::BlockRows,
+    schema::{
+        DamagedRow, FORMAT, HashRow, HistoryRow, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN, TipRow,
+        TxPositionRow, TxidRow, leading_bits,
+    },
+};
+use crate::chain::{Height, ScriptHash, TxNum};
+
+/// RocksDB's cache of uncompressed index and data blocks, in bytes. The operating system caches the
+/// files besides.
+const BLOCK_CACHE_BYTES: usize = 64 << 20;
+
+/// What may wait in memory for all column families together, in bytes: some hundred blocks' rows.
+const WRITE_BUFFER_BYTES: usize = 64 << 20;
+
+/// Bytes of a block in an SST file, uncompressed: a look-up reads and decompresses one.
+const SST_BLOCK_BYTES: usize = 8 << 10;
+
+const HISTORY: &str = "history";
+const TXID: &str = "txid";
+const META: &str = "meta";
+const FAMILIES: [&str; 5] = [HISTORY, TXID, TxPositionRow::FAMILY, BlockRow::FAMILY, META];
+
+const META_FORMAT: &[u8] = b"format";
+const META_PREFIXES: &[u8] = b"prefixes";
+const META_GENESIS: &[u8] = b"genesis";
+const META_TIP: &[u8] = b"tip";
+
+/// Why the index cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    #[error(
+        "there is no room left on the disk of the index; make room and start again, nothing is lost"
+    )]
+    DiskFull,
+    #[error("the database failed: {0}")]
+    Database(String),
+    #[error("{0}; run `ambra` on a new --db-dir, or delete this one: it is rebuilt from the node")]
+    Damaged(#[from] DamagedRow),
+    #[error("{path} holds {found}, not {wanted}; choose another --db-dir, or delete it: it is rebuilt from the node")]
+    Foreign { path: PathBuf, found: String, wanted: String },
+    #[error("another process uses the index in {path}; stop it, or choose another --db-dir")]
+    InUse { path: PathBuf },
+    #[error("{action} {path}: {cause}")]
+    File { action: &'static str, path: PathBuf, cause: std::io::Error },
+    #[error("the first sync's file {path} is damaged; delete {folder} to start the sync again")]
+    DamagedRun { path: PathBuf, folder: PathBuf },
+}
+
+impl From<rocksdb::Error> for IndexError {
+    fn from(error: rocksdb::Error) -> IndexError {
+        let text = error.into_string();
+        if text.contains("No space left") { IndexError::DiskFull } else { IndexError::Database(text) }
+    }
+}
+
+/// The index: which transactions touch a script, where a transaction lies, what the chain is.
+pub struct Index {
+    db: DB,
+    path: PathBuf,
+}
+
+impl Index {
+    /// Opens the database in the folder `path`, or makes it, for the chain that starts with `genesis`.
+    pub fn open(path: &Path, genesis: &BlockHash) -> Result<Index, IndexError> {
+        std::fs::create_dir_all(path).map_err(|cause| IndexError::File {
+            action: "cannot make the folder",
+            path: path.to_owned(),
+            cause,
+        })?;
+        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let families =
+            FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, Some(&cache))));
+        let db = DB::open_cf_descriptors(&database_options(), path.join("rocksdb"), families)
+            .map_err(|error| {
+                let text = error.to_string();
+                if text.contains("lock hold by current process") || text.contains("While lock file") {
+                    IndexError::InUse { path: path.to_owned() }
+                } else {
+                    IndexError::from(error)
+                }
+            })?;
+        let index = Index { db, path: path.to_owned() };
+        index.check_identity(genesis)?;
+        Ok(index)
+    }
+
+    /// The folder it lies in.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn check_identity(&self, genesis: &BlockHash) -> Result<(), IndexError> {
+        let meta = self.family(META);
+        let prefixes = [SCRIPT_PREFIX_LEN as u8, TXID_PREFIX_LEN as u8];
+        let foreign = |found: String, wanted: String| IndexError::Foreign {
+            path: self.path.clone(),
+            found,
+            wanted,
+        };
+        let Some(format) = self.db.get_cf(meta, META_FORMAT)? else {
+            let mut batch = WriteBatch::default();
+            batch.put_cf(meta, META_FORMAT, FORMAT.to_le_bytes());
+            batch.put_cf(meta, META_PREFIXES, prefixes);
+            batch.put_cf(meta, META_GENESIS, genesis.as_byte_array());
+            return Ok(self.db.write_opt(batch, &durably())?);
+        };
+        if format != FORMAT.to_le_bytes() {
+            let found = <[u8; 4]>::try_from(format.as_slice())
+                .map_or("an index of an unknown format".to_owned(), |bytes| {
+                    format!("an index of format {}", u32::from_le_bytes(bytes))
+                });
+            return Err(foreign(found, format!("one of format {FORMAT}")));
+        }
+        if self.db.get_cf(meta, META_PREFIXES)?.as_deref() != Some(&prefixes) {
+            return Err(foreign("a test build's index".to_owned(), "a release's".to_owned()));
+        }
+        let stored = self.db.get_cf(meta, META_GENESIS)?.unwrap_or_default();
+        if stored != genesis.as_byte_array() {
+            let found = BlockHash::from_slice(&stored)
+                .map_or("no chain's index".to_owned(), |hash| format!("the index of chain {hash}"));
+            return Err(foreign(found, format!("that of chain {genesis}, which the node follows")));
+        }
+        Ok(())
+    }
+
+    /// How far the index goes; `None` before the first block.
+    pub fn tip(&self) -> Result<Option<TipRow>, IndexError> {
+        let value = self.db.get_pinned_cf(self.family(META), META_TIP)?;
+        value.map(|value| Ok(TipRow::decode(&value)?)).transpose()
+    }
+
+    /// Candidates: all transactions that touch a script whose hash has the same prefix, ascending,
+    /// `from <= n < below`. Strangers may be among them.
+    pub fn touching(
+        &self,
+        script: &ScriptHash,
+        from: TxNum,
+        below: TxNum,
+    ) -> impl Iterator<Item = Result<TxNum, IndexError>> + '_ {
+        let prefix = leading_bits::<SCRIPT_PREFIX_LEN>(&script.0);
+        self.with_prefix::<SCRIPT_PREFIX_LEN>(HISTORY, prefix, from, below)
+    }
+
+    /// Candidates: all transactions whose txid has the same prefix, ascending, `n < below`.
+    pub fn numbered(
+        &self,
+        txid: &Txid,
+        below: TxNum,
+    ) -> impl Iterator<Item = Result<TxNum, IndexError>> + '_ {
+        let prefix = leading_bits::<TXID_PREFIX_LEN>(txid.as_byte_array());
+        self.with_prefix::<TXID_PREFIX_LEN>(TXID, prefix, TxNum::ZERO, below)
+    }
+
+    fn with_prefix<const LEN: usize>(
+        &self,
+        family: &'static str,
+        prefix: u64,
+        from: TxNum,
+        below: TxNum,
+    ) -> impl Iterator<Item = Result<TxNum, IndexError>> + '_ {
+        let (mut start, mut end) = ([0; 16], [0; 16]);
+        let start = HashRow::<LEN> { prefix, tx: from }.encode(&mut start);
+        let end = HashRow::<LEN> { prefix, tx: below.max(from) }.encode(&mut end);
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(end);
+        let mut rows = self.db.raw_iterator_cf_opt(self.family(family), options);
+        rows.seek(start);
+        std::iter::from_fn(move || {
+            let Some(key) = rows.key() else {
+                return rows.status().err().map(|error| Err(error.into()));
+            };
+            let row = HashRow::<LEN>::decode(key).ok_or(DamagedRow { family });
+            rows.next();
+            Some(row.map(|row| row.tx).map_err(IndexError::from))
+        })
+        .fuse()
+    }
+
+    /// Where transaction `n` lies in its block. For many ascending numbers use one cursor
+    /// ([`Index::tx_places`]).
+    pub fn tx_place(&self, n: TxNum) -> Result<Option<TxPlace>, IndexError> {
+        self.tx_places().get(n)
+    }
+
+    /// A cursor that remembers the row it is in: cheap for ascending numbers.
+    pub fn tx_places(&self) -> TxPlaces<'_> {
+        let rows = self.db.raw_iterator_cf(self.family(TxPositionRow::FAMILY));
+        TxPlaces { rows, current: None }
+    }
+
+    /// The places of `count` transactions from `first` on (a block's).
+    pub fn tx_places_of(&self, first: TxNum, count: u32) -> Result<Vec<TxPlace>, IndexError> {
+        let mut cursor = self.tx_places();
+        let numbers = first.0..first.0.saturating_add(count);
+        numbers
+            .map(|n| {
+                cursor.get(TxNum(n))?.ok_or(DamagedRow { family: TxPositionRow::FAMILY }.into())
+            })
+            .collect()
+    }
+
+    pub fn block(&self, height: Height) -> Result<Option<BlockRow>, IndexError> {
+        let value = self.db.get_pinned_cf(self.family(BlockRow::FAMILY), BlockRow::key(height))?;
+        value.map(|value| Ok(BlockRow::decode_value(&value)?)).transpose()
+    }
+
+    /// The rows of the heights from `start` on, ascending.
+    pub fn blocks_from(
+        &self,
+        start: Height,
+    ) -> impl Iterator<Item = Result<(Height, BlockRow), IndexError>> + '_ {
+        let mut rows = self.db.raw_iterator_cf(self.family(BlockRow::FAMILY));
+        rows.seek(BlockRow::key(start));
+        std::iter::from_fn(move || {
+            let Some((key, value)) = rows.item() else {
+                return rows.status().err().map(|error| Err(error.into()));
+            };
+            let row = BlockRow::decode_key(key)
+                .and_then(|height| Ok((height, BlockRow::decode_value(value)?)));
+            rows.next();
+            Some(row.map_err(IndexError::from))
+        })
+        .fuse()
+    }
+
+    /// Adds a block on top of the tip.
+    pub fn connect(&self, rows: &BlockRows) -> Result<(), IndexError> {
+        let mut batch = WriteBatch::default();
+        self.apply(rows, |family, key, value| batch.put_cf(family, key, value));
+        let tip =
+            TipRow { height: rows.height, hash: rows.block.hash, next_tx: rows.next_tx() };
+        batch.put_cf(self.family(META), META_TIP, tip.encode());
+        Ok(self.db.write(batch)?)
+    }
+
+    /// Takes the tip away: the same rows, by the same code.
+    pub fn disconnect(&self, rows: &BlockRows) -> Result<(), IndexError> {
+        let mut batch = WriteBatch::default();
+        self.apply(rows, |family, key, _value| batch.delete_cf(family, key));
+        self.put_tip_below(&mut batch, rows.height)?;
+        Ok(self.db.write(batch)?)
+    }
+
+    /// Takes away the block at `height` and all above it without their rows: one scan over all rows.
+    /// For a reorg whose stale blocks the node no longer has.
+    pub fn truncate(&self, height: Height) -> Result<(), IndexError> {
+        let Some(block) = self.block(height)? else { return Ok(()) };
+        let mut batch = WriteBatch::default();
+        self.truncate_hashes::<SCRIPT_PREFIX_LEN>(HISTORY, block.first_tx, &mut batch)?;
+        self.truncate_hashes::<TXID_PREFIX_LEN>(TXID, block.first_tx, &mut batch)?;
+        for (name, first) in [
+            (TxPositionRow::FAMILY, TxPositionRow::key(block.first_tx)),
+            (BlockRow::FAMILY, BlockRow::key(height)),
+        ] {
+            let mut rows = self.db.raw_iterator_cf(self.family(name));
+            rows.seek(first);
+            while let Some(key) = rows.key() {
+                batch.delete_cf(self.family(name), key);
+                rows.next();
+            }
+            rows.status()?;
+        }
+        self.put_tip_below(&mut batch, height)?;
+        Ok(self.db.write_opt(batch, &durably())?)
+    }
+
+    fn truncate_hashes<const LEN: usize>(
+        &self,
+        family: &'static str,
+        first: TxNum,
+        batch: &mut WriteBatch,
+    ) -> Result<(), IndexError> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut rows = self.db.raw_iterator_cf_opt(self.family(family), options);
+        rows.seek_to_first();
+        while let Some(key) = rows.key() {
+            let row = HashRow::<LEN>::decode(key).ok_or(DamagedRow { family })?;
+            if row.tx >= first {
+                batch.delete_cf(self.family(family), key);
+            }
+            rows.next();
+        }
+        Ok(rows.status()?)
+    }
+
+    fn put_tip_below(&self, batch: &mut WriteBatch, height: Height) -> Result<(), IndexError> {
+        let meta = self.family(META);
+        match height.checked_sub(1).map(|below| self.block(below)).transpose()?.flatten() {
+            Some(block) => {
+                let next_tx = TxNum(block.first_tx.0 + block.tx_count);
+                let tip = TipRow { height: height - 1, hash: block.hash, next_tx };
+                batch.put_cf(meta, META_TIP, tip.encode());
+            }
+            None => batch.delete_cf(meta, META_TIP),
+        }
+        Ok(())
+    }
+
+    /// Hands each row's family, key and value to `f`: put and delete cannot differ.
+    fn apply<'a>(&'a self, rows: &BlockRows, mut f: impl FnMut(&'a ColumnFamily, &[u8], &[u8])) {
+        let mut key = [0; 16];
+        let history = self.family(HISTORY);
+        rows.history.iter().for_each(|row: &HistoryRow| f(history, row.encode(&mut key), &[]));
+        let txid = self.family(TXID);
+        rows.txid.iter().for_each(|row: &TxidRow| f(txid, row.encode(&mut key), &[]));
+        let positions = self.family(TxPositionRow::FAMILY);
+        for (last, value) in &rows.tx_position {
+            f(positions, &TxPositionRow::key(*last), value);
+        }
+        let value = rows.block.encode_value();
+        f(self.family(BlockRow::FAMILY), &BlockRow::key(rows.height), &value);
+    }
+
+    /// Writes what is in memory to disk; for an orderly stop.
+    pub fn flush(&self) -> Result<(), IndexError> {
+        Ok(self.db.flush_wal(true)?)
+    }
+
+    /// Bytes of its files.
+    pub fn size(&self) -> u64 {
+        let size = |name: &str| {
+            let property = self.db.property_int_value_cf(self.family(name), "rocksdb.total-sst-files-size");
+            property.ok().flatten().unwrap_or(0)
+        };
+        FAMILIES.iter().map(|name| size(name)).sum()
+    }
+
+    /// Rewrites all files without what has been taken away.
+    pub fn compact(&self) {
+        for name in FAMILIES {
+            self.db.compact_range_cf(self.family(name), None::<&[u8]>, None::<&[u8]>);
+        }
+    }
+
+    /// A fingerprint of every row of every column family but `meta`, for comparing two indexes: name, number of
+    /// rows, SHA-256 over all keys and values.
+    pub fn fingerprint(&self) -> Result<Vec<(&'static str, u64, [u8; 32])>, IndexError> {
+        use sha2::{Digest, Sha256};
+        let one = |name: &'static str| {
+            let mut rows = self.db.raw_iterator_cf(self.family(name));
+            let (mut count, mut hash) = (0, Sha256::new());
+            rows.seek_to_first();
+            while let Some((key, value)) = rows.item() {
+                count += 1;
+                hash.update((key.len() as u32).to_le_bytes());
+                hash.update(key);
+                hash.update((value.len() as u32).to_le_bytes());
+                hash.update(value);
+                rows.next();
+            }
+            rows.status()?;
+            Ok((name, count, hash.finalize().into()))
+        };
+        FAMILIES.into_iter().filter(|&name| name != META).map(one).collect()
+    }
+
+    /// A small value of `meta`, by its name.
+    pub(super) fn meta(&self, name: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        Ok(self.db.get_cf(self.family(META), name)?)
+    }
+
+    /// Sets (or takes away) small values of `meta`, durably and all at once.
+    pub(super) fn set_meta(&self, values: &[(&[u8], Option<&[u8]>)]) -> Result<(), IndexError> {
+        let mut batch = WriteBatch::default();
+        for (name, value) in values {
+            match value {
+                Some(value) => batch.put_cf(self.family(META), name, value),
+                None => batch.delete_cf(self.family(META), name),
+            }
+        }
+        Ok(self.db.write_opt(batch, &durably())?)
+    }
+
+    pub(super) fn meta_tip(tip: &TipRow) -> (&'static [u8], [u8; 40]) {
+        (META_TIP, tip.encode())
+    }
+
+    /// Takes ready, sorted files into a column family: all or none. They are moved, not copied.
+    pub(super) fn ingest(&self, family: Family, files: Vec<PathBuf>) -> Result<(), IndexError> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        let handle = self.family(family.name());
+        Ok(self.db.ingest_external_file_cf_opts(handle, &options, files)?)
+    }
+
+    pub(super) fn is_empty(&self, family: Family) -> bool {
+        let mut rows = self.db.raw_iterator_cf(self.family(family.name()));
+        rows.seek_to_first();
+        !rows.valid()
+    }
+
+    /// Empties a column family.
+    pub(super) fn clear(&self, family: Family) -> Result<(), IndexError> {
+        let handle = self.family(family.name());
+        self.db.delete_range_cf(handle, [0u8; 0].as_slice(), [0xff; 17].as_slice())?;
+        self.db.compact_range_cf(handle, None::<&[u8]>, None::<&[u8]>);
+        Ok(())
+    }
+
+    fn family(&self, name: &str) -> &ColumnFamily {
+        self.db.cf_handle(name).expect("all column families are opened with the database")
+    }
+}
+
+/// The column families that ready files can be made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    History,
+    Txid,
+    TxPosition,
+    Block,
+}
+
+impl Family {
+    fn name(self) -> &'static str {
+        match self {
+            Family::History => HISTORY,
+            Family::Txid => TXID,
+            Family::TxPosition => TxPositionRow::FAMILY,
+            Family::Block => BlockRow::FAMILY,
+        }
+    }
+}
+
+/// A sorted file in the making, outside the database, to be taken in by [`Index::ingest`].
+pub(super) struct SortedFile<'a> {
+    writer: rocksdb::SstFileWriter<'a>,
+}
+
+impl SortedFile<'_> {
+    /// Options of such a file; they must outlive it.
+    pub(super) fn options(family: Family) -> Options {
+        family_options(family.name(), None)
+    }
+
+    pub(super) fn create<'a>(options: &'a Options, path: &Path) -> Result<SortedFile<'a>, IndexError> {
+        let writer = rocksdb::SstFileWriter::create(options);
+        writer.open(path)?;
+        Ok(SortedFile { writer })
+    }
+
+    /// Keys must ascend.
+    pub(super) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), IndexError> {
+        Ok(self.writer.put(key, value)?)
+    }
+
+    /// The file is complete, and on disk. Without any row there is no file.
+    pub(super) fn finish(mut self) -> Result<(), IndexError> {
+        Ok(self.writer.finish()?)
+    }
+}
+
+/// Looks up places of ascending transaction numbers.
+pub struct TxPlaces<'a> {
+    rows: rocksdb::DBRawIterator<'a>,
+    current: Option<TxPositionRow>,
+}
+
+impl TxPlaces<'_> {
+    pub fn get(&mut self, n: TxNum) -> Result<Option<TxPlace>, IndexError> {
+        if let Some(place) = self.current.as_ref().and_then(|row| row.get(n)) {
+            return Ok(Some(place));
+        }
+        self.rows.seek(TxPositionRow::key(n));
+        self.rows.status()?;
+        self.current = match self.rows.item() {
+            Some((key, value)) => Some(TxPositionRow::decode(key, value)?),
+            None => None,
+        };
+        Ok(self.current.as_ref().and_then(|row| row.get(n)))
+    }
+}
+
+fn durably() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    options
+}
+
+fn database_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_atomic_flush(true);
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_db_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_max_total_wal_size(WRITE_BUFFER_BYTES as u64);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(open_files());
+    options.set_keep_log_file_num(2);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options
+}
+
+/// A quarter of what the process may open: the rest is for block files and connections.
+fn open_files() -> i32 {
+    let allowed = rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);
+    i32::try_from(allowed / 4).unwrap_or(i32::MAX).clamp(32, 4096)
+}
+
+/// Options of one column family; `cache` is for a database, none for files made outside.
+fn family_options(name: &str, cache: Option<&Cache>) -> Options {
+    let mut table = BlockBasedOptions::default();
+    match cache {
+        Some(cache) => table.set_block_cache(cache),
+        None => table.disable_cache(),
+    }
+    table.set_block_size(SST_BLOCK_BYTES);
+    table.set_format_version(6);
+    table.set_block_restart_interval(16);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_write_buffer_size(16 << 20);
+    options.set_level_compaction_dynamic_level_bytes(true);
+    // Sizes of transactions are small numbers without a pattern: not worth a decompression.
+    if name == TxPositionRow::FAMILY {
+        options.set_compression_type(DBCompressionType::None);
+    } else {
+        options.set_compression_type(DBCompressionType::Zstd);
+        // RocksDB's default window, zstd's level 3, its default strategy, no dictionary.
+        options.set_compression_options(-14, 3, 0, 0);
+    }
+    options
+}
