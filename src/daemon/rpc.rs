@@ -212,6 +212,12 @@ impl Rpc {
         self.ask("getblockheader", &[json!(hash), json!(true)])
     }
 
+    /// In the order of the hashes.
+    pub fn block_header_infos(&self, hashes: &[BlockHash]) -> Result<Vec<BlockHeaderInfo>, RpcError> {
+        let params = |hash: &BlockHash| vec![json!(hash), json!(true)];
+        self.ask_all("getblockheader", hashes, HEADER_BATCH, params)
+    }
+
     /// A block's bytes.
     pub fn block(&self, hash: &BlockHash) -> Result<Vec<u8>, RpcError> {
         let answer = self.ask_raw("getblock", &[json!(hash), json!(0)])?;

@@ -241,21 +241,29 @@ impl Index {
         .fuse()
     }
 
-    /// Adds a block on top of the tip.
-    pub fn connect(&self, rows: &BlockRows) -> Result<(), IndexError> {
+    /// Takes blocks away from the tip, the highest first, then adds blocks on top of what is left, in
+    /// chain order: all in one atomic batch, so that a kill in a reorg leaves the old branch or the new
+    /// one. The same code makes what goes and what comes.
+    pub fn apply(&self, disconnect: &[BlockRows], connect: &[BlockRows]) -> Result<(), IndexError> {
         let mut batch = WriteBatch::default();
-        self.apply(rows, |family, key, value| batch.put_cf(family, key, value));
-        let tip =
-            TipRow { height: rows.height, hash: rows.block.hash, next_tx: rows.next_tx() };
-        batch.put_cf(self.family(META), META_TIP, tip.encode());
-        Ok(self.db.write(batch)?)
-    }
-
-    /// Takes the tip away: the same rows, by the same code.
-    pub fn disconnect(&self, rows: &BlockRows) -> Result<(), IndexError> {
-        let mut batch = WriteBatch::default();
-        self.apply(rows, |family, key, _value| batch.delete_cf(family, key));
-        self.put_tip_below(&mut batch, rows.height)?;
+        for rows in disconnect {
+            self.each_row(rows, |family, key, _value| batch.delete_cf(family, key));
+        }
+        for rows in connect {
+            self.each_row(rows, |family, key, value| batch.put_cf(family, key, value));
+        }
+        match (connect.last(), disconnect.last()) {
+            (Some(rows), _) => {
+                let tip = TipRow {
+                    height: rows.height,
+                    hash: rows.block.hash,
+                    next_tx: rows.next_tx(),
+                };
+                batch.put_cf(self.family(META), META_TIP, tip.encode());
+            }
+            (None, Some(rows)) => self.put_tip_below(&mut batch, rows.height)?,
+            (None, None) => return Ok(()),
+        }
         Ok(self.db.write(batch)?)
     }
 
@@ -316,7 +324,7 @@ impl Index {
     }
 
     /// Hands each row's family, key and value to `f`: put and delete cannot differ.
-    fn apply<'a>(&'a self, rows: &BlockRows, mut f: impl FnMut(&'a ColumnFamily, &[u8], &[u8])) {
+    fn each_row<'a>(&'a self, rows: &BlockRows, mut f: impl FnMut(&'a ColumnFamily, &[u8], &[u8])) {
         let mut key = [0; 16];
         let history = self.family(HISTORY);
         rows.history.iter().for_each(|row: &HistoryRow| f(history, row.encode(&mut key), &[]));

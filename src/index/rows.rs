@@ -132,6 +132,8 @@ pub struct BlockRows {
     pub txids: Vec<Txid>,
     /// What it spends.
     pub spent: Vec<OutPoint>,
+    /// Its outputs.
+    pub created: Vec<OutPoint>,
 }
 
 impl BlockRows {
@@ -166,6 +168,7 @@ impl BlockRows {
                 scripts: HashSet::new(),
                 txids: Vec::new(),
                 spent: Vec::new(),
+                created: Vec::new(),
             },
         };
         visit_block(height, block, spent, &mut collector)?;
@@ -218,6 +221,8 @@ impl BlockVisitor for Collector {
                 vout: input.vout,
             }),
         );
+        let outputs = 0..tx.output_count as u32;
+        self.rows.created.extend(outputs.map(|vout| OutPoint { txid: *txid, vout }));
         self.positions.push(n, place);
         self.n = TxNum(n.0.wrapping_add(1));
     }
