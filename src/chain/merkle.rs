@@ -104,6 +104,9 @@ mod tests {
             node
         };
         let root = merkle_root(txids.iter().map(|txid| node(txid)).collect()).unwrap();
-        assert_eq!(root, node("f3e94742aca4b5ef85488dc37c06c3282295ffec960994b2c0d5ac2a25a95766"));
+        assert_eq!(
+            root,
+            node("f3e94742aca4b5ef85488dc37c06c3282295ffec960994b2c0d5ac2a25a95766")
+        );
     }
 }

@@ -20,7 +20,9 @@ use std::{
 
 use bitcoin::{BlockHash, hashes::Hash};
 
-use crate::chain::{BlockPlace, BlockView, Cursor, HEADER_LEN, HeaderBytes, block_hash, undo_checksum};
+use crate::chain::{
+    BlockPlace, BlockView, Cursor, HEADER_LEN, HeaderBytes, block_hash, undo_checksum,
+};
 
 /// Magic and size before each record.
 const RECORD_HEADER_LEN: u64 = 8;
@@ -40,7 +42,11 @@ pub enum FilesError {
     #[error("cannot read {path}: {cause}")]
     Read { path: PathBuf, cause: io::Error },
     #[error("{path} does not hold what it should at offset {offset}: {what}")]
-    Damaged { path: PathBuf, offset: u64, what: String },
+    Damaged {
+        path: PathBuf,
+        offset: u64,
+        what: String,
+    },
     #[error("{folder} holds no block files (blk*.dat)")]
     NoFiles { folder: PathBuf },
 }
@@ -94,13 +100,21 @@ enum Kind {
 impl BlockFiles {
     pub fn open(folder: &Path) -> Result<BlockFiles, FilesError> {
         let key = match std::fs::read(folder.join("xor.dat")) {
-            Ok(bytes) => bytes.as_slice().try_into().map_err(|_| FilesError::Damaged {
-                path: folder.join("xor.dat"),
-                offset: 0,
-                what: format!("a key has 8 bytes, this one {}", bytes.len()),
-            })?,
+            Ok(bytes) => bytes
+                .as_slice()
+                .try_into()
+                .map_err(|_| FilesError::Damaged {
+                    path: folder.join("xor.dat"),
+                    offset: 0,
+                    what: format!("a key has 8 bytes, this one {}", bytes.len()),
+                })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => [0; 8],
-            Err(cause) => return Err(FilesError::Read { path: folder.join("xor.dat"), cause }),
+            Err(cause) => {
+                return Err(FilesError::Read {
+                    path: folder.join("xor.dat"),
+                    cause,
+                });
+            }
         };
         let mut files = BlockFiles {
             folder: folder.to_owned(),
@@ -112,7 +126,9 @@ impl BlockFiles {
         let first = *files
             .numbers()?
             .first()
-            .ok_or_else(|| FilesError::NoFiles { folder: folder.to_owned() })?;
+            .ok_or_else(|| FilesError::NoFiles {
+                folder: folder.to_owned(),
+            })?;
         let mut magic = [0; 4];
         files.read(Kind::Blocks, first, 0, &mut magic)?;
         files.magic = magic;
@@ -129,12 +145,18 @@ impl BlockFiles {
 
     /// The numbers of all blk files, ascending.
     pub fn numbers(&self) -> Result<Vec<u32>, FilesError> {
-        let error = |cause| FilesError::Read { path: self.folder.clone(), cause };
+        let error = |cause| FilesError::Read {
+            path: self.folder.clone(),
+            cause,
+        };
         let mut numbers = Vec::new();
         for entry in std::fs::read_dir(&self.folder).map_err(error)? {
             let name = entry.map_err(error)?.file_name();
             let number = name.to_str().and_then(|name| {
-                name.strip_prefix("blk")?.strip_suffix(".dat")?.parse::<u32>().ok()
+                name.strip_prefix("blk")?
+                    .strip_suffix(".dat")?
+                    .parse::<u32>()
+                    .ok()
             });
             numbers.extend(number);
         }
@@ -152,7 +174,11 @@ impl BlockFiles {
 
     /// All blocks of a file from `offset` on, in the order in which they lie, and the offset behind
     /// the last. A record that is still being written ends the scan, as does the zero tail.
-    pub fn scan(&self, number: u32, mut offset: u64) -> Result<(Vec<ScannedBlock>, u64), FilesError> {
+    pub fn scan(
+        &self,
+        number: u32,
+        mut offset: u64,
+    ) -> Result<(Vec<ScannedBlock>, u64), FilesError> {
         /// Record header, block header, and the number of transactions.
         const PROBE_LEN: usize = RECORD_HEADER_LEN as usize + HEADER_LEN + 9;
         let len = self.len(number)?;
@@ -179,8 +205,13 @@ impl BlockFiles {
             let parsed = BlockView::parse(data).ok().zip(u32::try_from(start).ok());
             if let Some((block, start)) = parsed {
                 let hash = block_hash(block.header);
-                let place =
-                    BlockPlace { file: number, offset: start, size, undo_offset: 0, undo_size: 0 };
+                let place = BlockPlace {
+                    file: number,
+                    offset: start,
+                    size,
+                    undo_offset: 0,
+                    undo_size: 0,
+                };
                 blocks.push(ScannedBlock {
                     hash,
                     header: *block.header,
@@ -207,7 +238,9 @@ impl BlockFiles {
         while at + 4 <= len {
             let count = window.len().min((len - at) as usize);
             self.read(Kind::Blocks, number, at, &mut window[..count])?;
-            let found = window[..count].windows(4).position(|bytes| bytes == self.magic);
+            let found = window[..count]
+                .windows(4)
+                .position(|bytes| bytes == self.magic);
             if let Some(position) = found {
                 return Ok(Some(at + position as u64));
             }
@@ -230,7 +263,12 @@ impl BlockFiles {
         out: &mut Vec<u8>,
     ) -> Result<(), FilesError> {
         out.resize(size as usize, 0);
-        self.read(Kind::Blocks, place.file, u64::from(place.offset) + u64::from(offset), out)
+        self.read(
+            Kind::Blocks,
+            place.file,
+            u64::from(place.offset) + u64::from(offset),
+            out,
+        )
     }
 
     /// The undo data of a block: in `out`, and their place in the rev file. `near` is a guess at which of the file's records it is (the
@@ -245,8 +283,11 @@ impl BlockFiles {
     ) -> Result<BlockPlace, FilesError> {
         let previous = previous(header);
         if place.undo_size > 0 {
-            let record =
-                UndoRecord { offset: place.undo_offset, size: place.undo_size, tx_count };
+            let record = UndoRecord {
+                offset: place.undo_offset,
+                size: place.undo_size,
+                tx_count,
+            };
             if self.undo_record(place.file, record, &previous, out)? {
                 return Ok(*place);
             }
@@ -300,10 +341,17 @@ impl BlockFiles {
     }
 
     /// The rev records of a file, in the order in which they lie.
-    fn undo_records(&self, number: u32, is_fresh: bool) -> Result<Arc<Vec<UndoRecord>>, FilesError> {
+    fn undo_records(
+        &self,
+        number: u32,
+        is_fresh: bool,
+    ) -> Result<Arc<Vec<UndoRecord>>, FilesError> {
         /// Files whose records are remembered; a record takes 12 bytes, a file has some hundred.
         const REMEMBERED_MAX: usize = 64;
-        let remembered = self.undo.lock().unwrap_or_else(|broken| broken.into_inner());
+        let remembered = self
+            .undo
+            .lock()
+            .unwrap_or_else(|broken| broken.into_inner());
         if let Some(records) = remembered.get(&number).filter(|_| !is_fresh) {
             return Ok(records.clone());
         }
@@ -331,12 +379,19 @@ impl BlockFiles {
             let tx_count = Cursor::new(&probe[RECORD_HEADER_LEN as usize..count]).compact_size();
             let tx_count = tx_count.ok().and_then(|count| u32::try_from(count).ok());
             if let (Some(tx_count), Ok(offset)) = (tx_count, u32::try_from(start)) {
-                records.push(UndoRecord { offset, size, tx_count });
+                records.push(UndoRecord {
+                    offset,
+                    size,
+                    tx_count,
+                });
             }
             offset = end;
         }
         let records = Arc::new(records);
-        let mut remembered = self.undo.lock().unwrap_or_else(|broken| broken.into_inner());
+        let mut remembered = self
+            .undo
+            .lock()
+            .unwrap_or_else(|broken| broken.into_inner());
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
@@ -352,20 +407,35 @@ impl BlockFiles {
         Ok(())
     }
 
-    fn read_raw(&self, kind: Kind, number: u32, offset: u64, out: &mut [u8]) -> Result<(), FilesError> {
-        let error = |cause| FilesError::Read { path: self.path(kind, number), cause };
+    fn read_raw(
+        &self,
+        kind: Kind,
+        number: u32,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<(), FilesError> {
+        let error = |cause| FilesError::Read {
+            path: self.path(kind, number),
+            cause,
+        };
         let file = self.file(kind, number).map_err(error)?;
         file.read_exact_at(out, offset).map_err(error)
     }
 
     fn file(&self, kind: Kind, number: u32) -> io::Result<Arc<File>> {
-        let open = self.open.read().unwrap_or_else(|broken| broken.into_inner());
+        let open = self
+            .open
+            .read()
+            .unwrap_or_else(|broken| broken.into_inner());
         if let Some(file) = open.get(&(kind, number)) {
             return Ok(file.clone());
         }
         drop(open);
         let file = Arc::new(File::open(self.path(kind, number))?);
-        let mut open = self.open.write().unwrap_or_else(|broken| broken.into_inner());
+        let mut open = self
+            .open
+            .write()
+            .unwrap_or_else(|broken| broken.into_inner());
         if open.len() >= OPEN_FILES_MAX {
             open.clear();
         }

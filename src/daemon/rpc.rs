@@ -213,7 +213,10 @@ impl Rpc {
     }
 
     /// In the order of the hashes.
-    pub fn block_header_infos(&self, hashes: &[BlockHash]) -> Result<Vec<BlockHeaderInfo>, RpcError> {
+    pub fn block_header_infos(
+        &self,
+        hashes: &[BlockHash],
+    ) -> Result<Vec<BlockHeaderInfo>, RpcError> {
         let params = |hash: &BlockHash| vec![json!(hash), json!(true)];
         self.ask_all("getblockheader", hashes, HEADER_BATCH, params)
     }

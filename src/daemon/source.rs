@@ -54,7 +54,12 @@ impl BlockSource {
     /// The best of what is given: files, else REST, else RPC. What fails is asked of the next.
     pub fn new(files: Option<BlockFiles>, rest: Option<Rest>, rpc: Rpc) -> BlockSource {
         let blocks = quick_cache::sync::Cache::with_weighter(256, BLOCK_CACHE_BYTES, BlockBytes);
-        BlockSource { files, rest, rpc, blocks }
+        BlockSource {
+            files,
+            rest,
+            rpc,
+            blocks,
+        }
     }
 
     pub fn kind(&self) -> SourceKind {
@@ -79,15 +84,20 @@ impl BlockSource {
         size: u32,
         out: &mut Vec<u8>,
     ) -> Result<(), SourceError> {
-        if let Some(files) = self.files.as_ref().filter(|_| place.file != BlockPlace::NOWHERE) {
+        if let Some(files) = self
+            .files
+            .as_ref()
+            .filter(|_| place.file != BlockPlace::NOWHERE)
+        {
             match files.part(place, offset, size, out) {
                 Ok(()) => return Ok(()),
                 Err(error) => tracing::debug!("{error}; asking the node"),
             }
         }
         let hash = hash()?;
-        let block =
-            self.blocks.get_or_insert_with(&hash, || self.fetch(&hash).map(Arc::new))?;
+        let block = self
+            .blocks
+            .get_or_insert_with(&hash, || self.fetch(&hash).map(Arc::new))?;
         let part = block
             .get(offset as usize..)
             .and_then(|rest| rest.get(..size as usize))
@@ -99,7 +109,11 @@ impl BlockSource {
 
     /// A whole block.
     pub fn block(&self, hash: &BlockHash, place: &BlockPlace) -> Result<Vec<u8>, SourceError> {
-        if let Some(files) = self.files.as_ref().filter(|_| place.file != BlockPlace::NOWHERE) {
+        if let Some(files) = self
+            .files
+            .as_ref()
+            .filter(|_| place.file != BlockPlace::NOWHERE)
+        {
             let mut out = Vec::new();
             match files.block(place, &mut out) {
                 Ok(()) => return Ok(out),
@@ -120,7 +134,11 @@ impl BlockSource {
         if tx_count == 1 {
             return Ok((SpentOutputs::none(), *place));
         }
-        if let Some(files) = self.files.as_ref().filter(|_| place.file != BlockPlace::NOWHERE) {
+        if let Some(files) = self
+            .files
+            .as_ref()
+            .filter(|_| place.file != BlockPlace::NOWHERE)
+        {
             let mut out = Vec::new();
             match files.undo(place, header, tx_count, None, &mut out) {
                 Ok(place) => return Ok((SpentOutputs::Undo(out), place)),
@@ -138,7 +156,9 @@ impl BlockSource {
                 Err(error) => tracing::debug!("REST: {error}; asking RPC for block {hash}"),
             }
         }
-        self.rpc.block(hash).map_err(|error| SourceError(error.to_string()))
+        self.rpc
+            .block(hash)
+            .map_err(|error| SourceError(error.to_string()))
     }
 
     /// Spent outputs from the node, not from files.
@@ -146,10 +166,14 @@ impl BlockSource {
         if let Some(rest) = &self.rest {
             match rest.spent(hash) {
                 Ok(Some(spent)) => return Ok(spent),
-                Ok(None) => tracing::debug!("REST has no spent outputs; asking RPC for block {hash}"),
+                Ok(None) => {
+                    tracing::debug!("REST has no spent outputs; asking RPC for block {hash}")
+                }
                 Err(error) => tracing::debug!("REST: {error}; asking RPC for block {hash}"),
             }
         }
-        self.rpc.spent(hash).map_err(|error| SourceError(error.to_string()))
+        self.rpc
+            .spent(hash)
+            .map_err(|error| SourceError(error.to_string()))
     }
 }

@@ -54,12 +54,22 @@ pub enum IndexError {
     Database(String),
     #[error("{0}; run `ambra` on a new --db-dir, or delete this one: it is rebuilt from the node")]
     Damaged(#[from] DamagedRow),
-    #[error("{path} holds {found}, not {wanted}; choose another --db-dir, or delete it: it is rebuilt from the node")]
-    Foreign { path: PathBuf, found: String, wanted: String },
+    #[error(
+        "{path} holds {found}, not {wanted}; choose another --db-dir, or delete it: it is rebuilt from the node"
+    )]
+    Foreign {
+        path: PathBuf,
+        found: String,
+        wanted: String,
+    },
     #[error("another process uses the index in {path}; stop it, or choose another --db-dir")]
     InUse { path: PathBuf },
     #[error("{action} {path}: {cause}")]
-    File { action: &'static str, path: PathBuf, cause: std::io::Error },
+    File {
+        action: &'static str,
+        path: PathBuf,
+        cause: std::io::Error,
+    },
     #[error("the first sync's file {path} is damaged; delete {folder} to start the sync again")]
     DamagedRun { path: PathBuf, folder: PathBuf },
 }
@@ -67,7 +77,11 @@ pub enum IndexError {
 impl From<rocksdb::Error> for IndexError {
     fn from(error: rocksdb::Error) -> IndexError {
         let text = error.into_string();
-        if text.contains("No space left") { IndexError::DiskFull } else { IndexError::Database(text) }
+        if text.contains("No space left") {
+            IndexError::DiskFull
+        } else {
+            IndexError::Database(text)
+        }
     }
 }
 
@@ -86,18 +100,24 @@ impl Index {
             cause,
         })?;
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-        let families =
-            FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, Some(&cache))));
+        let families = FAMILIES
+            .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, Some(&cache))));
         let db = DB::open_cf_descriptors(&database_options(), path.join("rocksdb"), families)
             .map_err(|error| {
                 let text = error.to_string();
-                if text.contains("lock hold by current process") || text.contains("While lock file") {
-                    IndexError::InUse { path: path.to_owned() }
+                if text.contains("lock hold by current process") || text.contains("While lock file")
+                {
+                    IndexError::InUse {
+                        path: path.to_owned(),
+                    }
                 } else {
                     IndexError::from(error)
                 }
             })?;
-        let index = Index { db, path: path.to_owned() };
+        let index = Index {
+            db,
+            path: path.to_owned(),
+        };
         index.check_identity(genesis)?;
         Ok(index)
     }
@@ -130,13 +150,21 @@ impl Index {
             return Err(foreign(found, format!("one of format {FORMAT}")));
         }
         if self.db.get_cf(meta, META_PREFIXES)?.as_deref() != Some(&prefixes) {
-            return Err(foreign("a test build's index".to_owned(), "a release's".to_owned()));
+            return Err(foreign(
+                "a test build's index".to_owned(),
+                "a release's".to_owned(),
+            ));
         }
         let stored = self.db.get_cf(meta, META_GENESIS)?.unwrap_or_default();
         if stored != genesis.as_byte_array() {
             let found = BlockHash::from_slice(&stored)
-                .map_or("no chain's index".to_owned(), |hash| format!("the index of chain {hash}"));
-            return Err(foreign(found, format!("that of chain {genesis}, which the node follows")));
+                .map_or("no chain's index".to_owned(), |hash| {
+                    format!("the index of chain {hash}")
+                });
+            return Err(foreign(
+                found,
+                format!("that of chain {genesis}, which the node follows"),
+            ));
         }
         Ok(())
     }
@@ -178,7 +206,11 @@ impl Index {
     ) -> impl Iterator<Item = Result<TxNum, IndexError>> + '_ {
         let (mut start, mut end) = ([0; 16], [0; 16]);
         let start = HashRow::<LEN> { prefix, tx: from }.encode(&mut start);
-        let end = HashRow::<LEN> { prefix, tx: below.max(from) }.encode(&mut end);
+        let end = HashRow::<LEN> {
+            prefix,
+            tx: below.max(from),
+        }
+        .encode(&mut end);
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(end);
         let mut rows = self.db.raw_iterator_cf_opt(self.family(family), options);
@@ -203,7 +235,10 @@ impl Index {
     /// A cursor that remembers the row it is in: cheap for ascending numbers.
     pub fn tx_places(&self) -> TxPlaces<'_> {
         let rows = self.db.raw_iterator_cf(self.family(TxPositionRow::FAMILY));
-        TxPlaces { rows, current: None }
+        TxPlaces {
+            rows,
+            current: None,
+        }
     }
 
     /// The places of `count` transactions from `first` on (a block's).
@@ -212,14 +247,23 @@ impl Index {
         let numbers = first.0..first.0.saturating_add(count);
         numbers
             .map(|n| {
-                cursor.get(TxNum(n))?.ok_or(DamagedRow { family: TxPositionRow::FAMILY }.into())
+                cursor.get(TxNum(n))?.ok_or(
+                    DamagedRow {
+                        family: TxPositionRow::FAMILY,
+                    }
+                    .into(),
+                )
             })
             .collect()
     }
 
     pub fn block(&self, height: Height) -> Result<Option<BlockRow>, IndexError> {
-        let value = self.db.get_pinned_cf(self.family(BlockRow::FAMILY), BlockRow::key(height))?;
-        value.map(|value| Ok(BlockRow::decode_value(&value)?)).transpose()
+        let value = self
+            .db
+            .get_pinned_cf(self.family(BlockRow::FAMILY), BlockRow::key(height))?;
+        value
+            .map(|value| Ok(BlockRow::decode_value(&value)?))
+            .transpose()
     }
 
     /// The rows of the heights from `start` on, ascending.
@@ -270,7 +314,9 @@ impl Index {
     /// Takes away the block at `height` and all above it without their rows: one scan over all rows.
     /// For a reorg whose stale blocks the node no longer has.
     pub fn truncate(&self, height: Height) -> Result<(), IndexError> {
-        let Some(block) = self.block(height)? else { return Ok(()) };
+        let Some(block) = self.block(height)? else {
+            return Ok(());
+        };
         let mut batch = WriteBatch::default();
         self.truncate_hashes::<SCRIPT_PREFIX_LEN>(HISTORY, block.first_tx, &mut batch)?;
         self.truncate_hashes::<TXID_PREFIX_LEN>(TXID, block.first_tx, &mut batch)?;
@@ -312,10 +358,19 @@ impl Index {
 
     fn put_tip_below(&self, batch: &mut WriteBatch, height: Height) -> Result<(), IndexError> {
         let meta = self.family(META);
-        match height.checked_sub(1).map(|below| self.block(below)).transpose()?.flatten() {
+        match height
+            .checked_sub(1)
+            .map(|below| self.block(below))
+            .transpose()?
+            .flatten()
+        {
             Some(block) => {
                 let next_tx = TxNum(block.first_tx.0 + block.tx_count);
-                let tip = TipRow { height: height - 1, hash: block.hash, next_tx };
+                let tip = TipRow {
+                    height: height - 1,
+                    hash: block.hash,
+                    next_tx,
+                };
                 batch.put_cf(meta, META_TIP, tip.encode());
             }
             None => batch.delete_cf(meta, META_TIP),
@@ -327,15 +382,23 @@ impl Index {
     fn each_row<'a>(&'a self, rows: &BlockRows, mut f: impl FnMut(&'a ColumnFamily, &[u8], &[u8])) {
         let mut key = [0; 16];
         let history = self.family(HISTORY);
-        rows.history.iter().for_each(|row: &HistoryRow| f(history, row.encode(&mut key), &[]));
+        rows.history
+            .iter()
+            .for_each(|row: &HistoryRow| f(history, row.encode(&mut key), &[]));
         let txid = self.family(TXID);
-        rows.txid.iter().for_each(|row: &TxidRow| f(txid, row.encode(&mut key), &[]));
+        rows.txid
+            .iter()
+            .for_each(|row: &TxidRow| f(txid, row.encode(&mut key), &[]));
         let positions = self.family(TxPositionRow::FAMILY);
         for (last, value) in &rows.tx_position {
             f(positions, &TxPositionRow::key(*last), value);
         }
         let value = rows.block.encode_value();
-        f(self.family(BlockRow::FAMILY), &BlockRow::key(rows.height), &value);
+        f(
+            self.family(BlockRow::FAMILY),
+            &BlockRow::key(rows.height),
+            &value,
+        );
     }
 
     /// Writes what is in memory to disk; for an orderly stop.
@@ -346,7 +409,9 @@ impl Index {
     /// Bytes of its files.
     pub fn size(&self) -> u64 {
         let size = |name: &str| {
-            let property = self.db.property_int_value_cf(self.family(name), "rocksdb.total-sst-files-size");
+            let property = self
+                .db
+                .property_int_value_cf(self.family(name), "rocksdb.total-sst-files-size");
             property.ok().flatten().unwrap_or(0)
         };
         FAMILIES.iter().map(|name| size(name)).sum()
@@ -355,7 +420,8 @@ impl Index {
     /// Rewrites all files without what has been taken away.
     pub fn compact(&self) {
         for name in FAMILIES {
-            self.db.compact_range_cf(self.family(name), None::<&[u8]>, None::<&[u8]>);
+            self.db
+                .compact_range_cf(self.family(name), None::<&[u8]>, None::<&[u8]>);
         }
     }
 
@@ -378,7 +444,11 @@ impl Index {
             rows.status()?;
             Ok((name, count, hash.finalize().into()))
         };
-        FAMILIES.into_iter().filter(|&name| name != META).map(one).collect()
+        FAMILIES
+            .into_iter()
+            .filter(|&name| name != META)
+            .map(one)
+            .collect()
     }
 
     /// A small value of `meta`, by its name.
@@ -410,7 +480,9 @@ impl Index {
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
         let handle = self.family(family.name());
-        Ok(self.db.ingest_external_file_cf_opts(handle, &options, files)?)
+        Ok(self
+            .db
+            .ingest_external_file_cf_opts(handle, &options, files)?)
     }
 
     pub(super) fn is_empty(&self, family: Family) -> bool {
@@ -422,13 +494,17 @@ impl Index {
     /// Empties a column family.
     pub(super) fn clear(&self, family: Family) -> Result<(), IndexError> {
         let handle = self.family(family.name());
-        self.db.delete_range_cf(handle, [0u8; 0].as_slice(), [0xff; 17].as_slice())?;
-        self.db.compact_range_cf(handle, None::<&[u8]>, None::<&[u8]>);
+        self.db
+            .delete_range_cf(handle, [0u8; 0].as_slice(), [0xff; 17].as_slice())?;
+        self.db
+            .compact_range_cf(handle, None::<&[u8]>, None::<&[u8]>);
         Ok(())
     }
 
     fn family(&self, name: &str) -> &ColumnFamily {
-        self.db.cf_handle(name).expect("all column families are opened with the database")
+        self.db
+            .cf_handle(name)
+            .expect("all column families are opened with the database")
     }
 }
 
@@ -463,7 +539,10 @@ impl SortedFile<'_> {
         family_options(family.name(), None)
     }
 
-    pub(super) fn create<'a>(options: &'a Options, path: &Path) -> Result<SortedFile<'a>, IndexError> {
+    pub(super) fn create<'a>(
+        options: &'a Options,
+        path: &Path,
+    ) -> Result<SortedFile<'a>, IndexError> {
         let writer = rocksdb::SstFileWriter::create(options);
         writer.open(path)?;
         Ok(SortedFile { writer })
@@ -526,7 +605,9 @@ fn database_options() -> Options {
 /// A quarter of what the process may open: the rest is for block files and connections.
 fn open_files() -> i32 {
     let allowed = rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);
-    i32::try_from(allowed / 4).unwrap_or(i32::MAX).clamp(32, 4096)
+    i32::try_from(allowed / 4)
+        .unwrap_or(i32::MAX)
+        .clamp(32, 4096)
 }
 
 /// Options of one column family; `cache` is for a database, none for files made outside.

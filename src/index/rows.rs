@@ -44,14 +44,18 @@ pub fn visit_block(
 ) -> Result<(), ParseError> {
     // The number of transactions is known before any row is made: a wrong undo record costs nothing.
     if spent.txs_left() != block.tx_count as usize - 1 {
-        return Err(ParseError::Mismatch { what: "another number of transactions" });
+        return Err(ParseError::Mismatch {
+            what: "another number of transactions",
+        });
     }
     let mut is_coinbase = true;
     let mut txids = Vec::with_capacity(block.tx_count.min(TXS_EXPECTED_MAX) as usize);
     block.for_each_tx(|offset, tx| {
         if !is_coinbase {
             if spent.next_tx()? != tx.input_count {
-                return Err(ParseError::Mismatch { what: "another number of inputs" });
+                return Err(ParseError::Mismatch {
+                    what: "another number of inputs",
+                });
             }
             for _ in 0..tx.input_count {
                 let (_value, script) = spent.next_output()?;
@@ -71,16 +75,24 @@ pub fn visit_block(
     })?;
     spent.finish()?;
     if merkle_root(txids).is_none_or(|root| root != block.header[MERKLE_ROOT_AT]) {
-        return Err(ParseError::Mismatch { what: "the header commits to other transactions" });
+        return Err(ParseError::Mismatch {
+            what: "the header commits to other transactions",
+        });
     }
     Ok(())
 }
 
 fn tx_place(offset: usize, tx: &TxView) -> Result<TxPlace, ParseError> {
     let narrow = |number: usize| {
-        u32::try_from(number).map_err(|_| ParseError::Range { what: "a transaction", at: offset })
+        u32::try_from(number).map_err(|_| ParseError::Range {
+            what: "a transaction",
+            at: offset,
+        })
     };
-    Ok(TxPlace { offset: narrow(offset)?, size: narrow(tx.bytes.len())? })
+    Ok(TxPlace {
+        offset: narrow(offset)?,
+        size: narrow(tx.bytes.len())?,
+    })
 }
 
 /// Collects the `tx_position` rows of one block.
@@ -112,7 +124,10 @@ impl Positions {
     }
 
     fn close(&mut self, last: TxNum) {
-        self.rows.push((last, TxPositionRow::encode_value(self.first_offset, &self.sizes)));
+        self.rows.push((
+            last,
+            TxPositionRow::encode_value(self.first_offset, &self.sizes),
+        ));
         self.sizes.clear();
     }
 }
@@ -147,7 +162,10 @@ impl BlockRows {
     ) -> Result<BlockRows, ParseError> {
         let next = first_tx
             .checked_add(block.tx_count)
-            .ok_or(ParseError::Range { what: "the number of transactions in the chain", at: 0 })?;
+            .ok_or(ParseError::Range {
+                what: "the number of transactions in the chain",
+                at: 0,
+            })?;
         let row = BlockRow {
             header: *block.header,
             hash: block_hash(block.header),
@@ -198,7 +216,10 @@ impl BlockVisitor for Collector {
     fn transaction(&mut self, tx: &TxView, txid: &Txid, place: TxPlace) {
         let n = self.n;
         let first_row = self.rows.history.len();
-        let history = self.tx_scripts.iter().map(|script| HistoryRow::of_script(script, n));
+        let history = self
+            .tx_scripts
+            .iter()
+            .map(|script| HistoryRow::of_script(script, n));
         self.rows.history.extend(history);
         // Once per transaction, also where two scripts share a prefix.
         self.rows.history[first_row..].sort_unstable();
@@ -216,13 +237,17 @@ impl BlockVisitor for Collector {
         self.rows.txid.push(TxidRow::of_txid(txid, n));
         self.rows.txids.push(*txid);
         self.rows.spent.extend(
-            tx.inputs().filter(|input| !input.is_coinbase()).map(|input| OutPoint {
-                txid: Txid::from_byte_array(*input.txid),
-                vout: input.vout,
-            }),
+            tx.inputs()
+                .filter(|input| !input.is_coinbase())
+                .map(|input| OutPoint {
+                    txid: Txid::from_byte_array(*input.txid),
+                    vout: input.vout,
+                }),
         );
         let outputs = 0..tx.output_count as u32;
-        self.rows.created.extend(outputs.map(|vout| OutPoint { txid: *txid, vout }));
+        self.rows
+            .created
+            .extend(outputs.map(|vout| OutPoint { txid: *txid, vout }));
         self.positions.push(n, place);
         self.n = TxNum(n.0.wrapping_add(1));
     }

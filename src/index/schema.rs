@@ -19,12 +19,20 @@ pub const FORMAT: u32 = 1;
 /// 48 bits: among mainnet's 1.4 billion scripts (2^30.4) another script shares a given one's prefix with
 /// a chance of 5 in a million, and costs one superfluous read then. Two bytes fewer than others use
 /// save a sixth of the index.
-pub const SCRIPT_PREFIX_LEN: usize = if cfg!(feature = "one-byte-prefixes") { 1 } else { 6 };
+pub const SCRIPT_PREFIX_LEN: usize = if cfg!(feature = "one-byte-prefixes") {
+    1
+} else {
+    6
+};
 
 /// Bytes of a txid in a `txid` key.
 ///
 /// 40 bits: among mainnet's 1.4 billion transactions a look-up meets a stranger once in 800.
-pub const TXID_PREFIX_LEN: usize = if cfg!(feature = "one-byte-prefixes") { 1 } else { 5 };
+pub const TXID_PREFIX_LEN: usize = if cfg!(feature = "one-byte-prefixes") {
+    1
+} else {
+    5
+};
 
 /// Bytes of a [`TxNum`] in a key.
 const TX_NUM_LEN: usize = 4;
@@ -70,7 +78,10 @@ impl<const LEN: usize> HashRow<LEN> {
     pub const KEY_LEN: usize = LEN + TX_NUM_LEN;
 
     pub fn of_hash(hash: &[u8; 32], tx: TxNum) -> Self {
-        HashRow { prefix: leading_bits::<LEN>(hash), tx }
+        HashRow {
+            prefix: leading_bits::<LEN>(hash),
+            tx,
+        }
     }
 
     /// Writes the key to the front of `key` and returns it.
@@ -85,7 +96,10 @@ impl<const LEN: usize> HashRow<LEN> {
         let mut bytes = [0u8; 8];
         bytes[8 - LEN..].copy_from_slice(prefix);
         let tx = TxNum(u32::from_be_bytes(tx.try_into().ok()?));
-        Some(HashRow { prefix: u64::from_be_bytes(bytes), tx })
+        Some(HashRow {
+            prefix: u64::from_be_bytes(bytes),
+            tx,
+        })
     }
 }
 
@@ -127,7 +141,9 @@ impl TxPositionRow {
     pub fn encode_value(first_offset: u32, sizes: &[u32]) -> Vec<u8> {
         let mut value = Vec::with_capacity(5 + 2 * sizes.len());
         write_leb128(&mut value, first_offset.into());
-        sizes.iter().for_each(|&size| write_leb128(&mut value, size.into()));
+        sizes
+            .iter()
+            .for_each(|&size| write_leb128(&mut value, size.into()));
         value
     }
 
@@ -141,10 +157,17 @@ impl TxPositionRow {
                 sizes.push(u32::try_from(read_leb128(&mut rest)?).ok()?);
             }
             let count = u32::try_from(sizes.len()).ok()?;
-            (count > 0 && sizes.len() <= POSITIONS_PER_ROW && count - 1 <= last.0)
-                .then_some(TxPositionRow { last, first_offset, sizes })
+            (count > 0 && sizes.len() <= POSITIONS_PER_ROW && count - 1 <= last.0).then_some(
+                TxPositionRow {
+                    last,
+                    first_offset,
+                    sizes,
+                },
+            )
         };
-        decode().ok_or(DamagedRow { family: Self::FAMILY })
+        decode().ok_or(DamagedRow {
+            family: Self::FAMILY,
+        })
     }
 
     /// The number of the first transaction that the row holds.
@@ -156,8 +179,13 @@ impl TxPositionRow {
     pub fn get(&self, n: TxNum) -> Option<TxPlace> {
         let index = n.0.checked_sub(self.first().0)? as usize;
         let size = *self.sizes.get(index)?;
-        let before = self.sizes[..index].iter().try_fold(0u32, |sum, &size| sum.checked_add(size))?;
-        Some(TxPlace { offset: self.first_offset.checked_add(before)?, size })
+        let before = self.sizes[..index]
+            .iter()
+            .try_fold(0u32, |sum, &size| sum.checked_add(size))?;
+        Some(TxPlace {
+            offset: self.first_offset.checked_add(before)?,
+            size,
+        })
     }
 }
 
@@ -171,7 +199,11 @@ impl BlockRow {
     }
 
     pub fn decode_key(key: &[u8]) -> Result<Height, DamagedRow> {
-        key.try_into().map(u32::from_be_bytes).map_err(|_| DamagedRow { family: Self::FAMILY })
+        key.try_into()
+            .map(u32::from_be_bytes)
+            .map_err(|_| DamagedRow {
+                family: Self::FAMILY,
+            })
     }
 
     /// ```text
@@ -207,14 +239,23 @@ impl BlockRow {
     }
 
     pub fn decode_value(value: &[u8]) -> Result<BlockRow, DamagedRow> {
-        let value: &[u8; Self::VALUE_LEN] =
-            value.try_into().map_err(|_| DamagedRow { family: Self::FAMILY })?;
-        let (header, rest) = value.split_first_chunk().ok_or(DamagedRow { family: Self::FAMILY })?;
-        let (hash, rest) = rest.split_first_chunk().ok_or(DamagedRow { family: Self::FAMILY })?;
+        let value: &[u8; Self::VALUE_LEN] = value.try_into().map_err(|_| DamagedRow {
+            family: Self::FAMILY,
+        })?;
+        let (header, rest) = value.split_first_chunk().ok_or(DamagedRow {
+            family: Self::FAMILY,
+        })?;
+        let (hash, rest) = rest.split_first_chunk().ok_or(DamagedRow {
+            family: Self::FAMILY,
+        })?;
         let mut numbers = rest
             .chunks_exact(4)
             .map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
-        let mut number = || numbers.next().ok_or(DamagedRow { family: Self::FAMILY });
+        let mut number = || {
+            numbers.next().ok_or(DamagedRow {
+                family: Self::FAMILY,
+            })
+        };
         Ok(BlockRow {
             header: *header,
             hash: BlockHash::from_byte_array(*hash),
@@ -384,26 +425,55 @@ mod tests {
     #[cfg(not(feature = "one-byte-prefixes"))]
     #[test]
     fn the_documents_examples_are_what_is_written() {
-        let script: ScriptHash =
-            "8b01df4e368ea28f8dc0423bcf7a4923e3a12d307c875e47a0cfbf90b5c39161".parse().unwrap();
-        let txid: Txid =
-            "4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b".parse().unwrap();
+        let script: ScriptHash = "8b01df4e368ea28f8dc0423bcf7a4923e3a12d307c875e47a0cfbf90b5c39161"
+            .parse()
+            .unwrap();
+        let txid: Txid = "4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b"
+            .parse()
+            .unwrap();
         let mut key = [0; 16];
-        assert_eq!(HistoryRow::of_script(&script, TxNum(1000)).encode(&mut key), golden("history key"));
-        assert_eq!(TxidRow::of_txid(&txid, TxNum(7)).encode(&mut key), golden("txid key"));
-        assert_eq!(TxPositionRow::key(TxNum(66)).as_slice(), golden("tx_position key"));
-        assert_eq!(TxPositionRow::encode_value(81, &[215, 259]), golden("tx_position value"));
+        assert_eq!(
+            HistoryRow::of_script(&script, TxNum(1000)).encode(&mut key),
+            golden("history key")
+        );
+        assert_eq!(
+            TxidRow::of_txid(&txid, TxNum(7)).encode(&mut key),
+            golden("txid key")
+        );
+        assert_eq!(
+            TxPositionRow::key(TxNum(66)).as_slice(),
+            golden("tx_position key")
+        );
+        assert_eq!(
+            TxPositionRow::encode_value(81, &[215, 259]),
+            golden("tx_position value")
+        );
         let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Bitcoin);
         let row = BlockRow {
-            header: bitcoin::consensus::serialize(&genesis.header).try_into().unwrap(),
+            header: bitcoin::consensus::serialize(&genesis.header)
+                .try_into()
+                .unwrap(),
             hash: genesis.block_hash(),
             first_tx: TxNum(0),
             tx_count: 1,
-            place: BlockPlace { file: 0, offset: 8, size: 285, undo_offset: 0, undo_size: 0 },
+            place: BlockPlace {
+                file: 0,
+                offset: 8,
+                size: 285,
+                undo_offset: 0,
+                undo_size: 0,
+            },
         };
         assert_eq!(BlockRow::key(0).as_slice(), golden("block key"));
-        assert_eq!(row.encode_value().as_hex().to_string(), golden("block value").as_hex().to_string());
-        let tip = TipRow { height: 0, hash: genesis.block_hash(), next_tx: TxNum(1) };
+        assert_eq!(
+            row.encode_value().as_hex().to_string(),
+            golden("block value").as_hex().to_string()
+        );
+        let tip = TipRow {
+            height: 0,
+            hash: genesis.block_hash(),
+            next_tx: TxNum(1),
+        };
         assert_eq!(tip.encode().as_slice(), golden("meta tip"));
     }
 }

@@ -73,7 +73,9 @@ pub fn plan(
     let mut ranks: HashMap<u32, u32> = HashMap::new();
     for (height, block) in plan.iter_mut().enumerate() {
         block.first_tx = next;
-        next = next.checked_add(block.tx_count).ok_or(SyncError::TooManyTransactions)?;
+        next = next
+            .checked_add(block.tx_count)
+            .ok_or(SyncError::TooManyTransactions)?;
         // Every block but the genesis block has an undo record.
         if height > 0 {
             let rank = ranks.entry(block.place.file).or_default();
@@ -113,7 +115,9 @@ fn plan_by_files(
     std::thread::scope(|scope| {
         // Scanning waits for the disk more than it computes.
         let workers: Vec<_> = (0..threads * 4).map(|_| scope.spawn(scan)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Err(SyncError::Panicked)))
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or(Err(SyncError::Panicked)))
     })?;
     let scanned = scanned.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut plan = Vec::with_capacity(target as usize + 1);
@@ -126,10 +130,20 @@ fn plan_by_files(
                 if stop.is_set() {
                     return Err(SyncError::Stopped);
                 }
-                (rpc.block_header(&hash)?, rpc.block_header_info(&hash)?.n_tx, nowhere())
+                (
+                    rpc.block_header(&hash)?,
+                    rpc.block_header_info(&hash)?.n_tx,
+                    nowhere(),
+                )
             }
         };
-        plan.push(PlannedBlock { hash, tx_count, first_tx: TxNum::ZERO, place, rank: 0 });
+        plan.push(PlannedBlock {
+            hash,
+            tx_count,
+            first_tx: TxNum::ZERO,
+            place,
+            rank: 0,
+        });
         headers.push(header);
         hash = previous(&header);
     }
@@ -139,7 +153,13 @@ fn plan_by_files(
 }
 
 fn nowhere() -> BlockPlace {
-    BlockPlace { file: BlockPlace::NOWHERE, offset: 0, size: 0, undo_offset: 0, undo_size: 0 }
+    BlockPlace {
+        file: BlockPlace::NOWHERE,
+        offset: 0,
+        size: 0,
+        undo_offset: 0,
+        undo_size: 0,
+    }
 }
 
 /// Asks the node for hashes, headers and transaction counts.
@@ -159,13 +179,18 @@ fn plan_by_node(
         let hashes = rpc.block_hashes(start, count)?;
         headers.extend(rpc.block_headers(&hashes)?);
         let infos = rpc.block_header_infos(&hashes)?;
-        plan.extend(hashes.into_iter().zip(infos).map(|(hash, info)| PlannedBlock {
-            hash,
-            tx_count: info.n_tx,
-            first_tx: TxNum::ZERO,
-            place: nowhere(),
-            rank: 0,
-        }));
+        plan.extend(
+            hashes
+                .into_iter()
+                .zip(infos)
+                .map(|(hash, info)| PlannedBlock {
+                    hash,
+                    tx_count: info.n_tx,
+                    first_tx: TxNum::ZERO,
+                    place: nowhere(),
+                    rank: 0,
+                }),
+        );
         start += count;
     }
     Ok((plan, headers))
@@ -186,7 +211,10 @@ pub fn run(
         if planned.is_some_and(|block| block.hash == mark.hash) {
             tracing::info!("going on with the first sync at block {}", mark.height + 1);
         } else {
-            tracing::warn!("the chain has changed below block {}; starting the first sync again", mark.height);
+            tracing::warn!(
+                "the chain has changed below block {}; starting the first sync again",
+                mark.height
+            );
             bulk.restart()?;
         }
     }
@@ -202,10 +230,23 @@ pub fn run(
         if start >= plan.len() {
             break;
         }
-        let end = gather(&mut gatherers, plan, start, source, memory, stop, &totals, progress)?;
+        let end = gather(
+            &mut gatherers,
+            plan,
+            start,
+            source,
+            memory,
+            stop,
+            &totals,
+            progress,
+        )?;
         let last = &plan[end - 1];
         let next_tx = TxNum(last.first_tx.0 + last.tx_count);
-        let tip = TipRow { height: (end - 1) as Height, hash: last.hash, next_tx };
+        let tip = TipRow {
+            height: (end - 1) as Height,
+            hash: last.hash,
+            next_tx,
+        };
         bulk.finish_chunk(&mut gatherers, tip, threads)?;
         tracing::debug!("blocks up to {} are safe on disk", tip.height);
     }
@@ -251,9 +292,17 @@ fn gather(
     let rows_bytes_max = (memory as f64 * ROWS_SHARE) as usize;
     let base = plan[start].first_tx;
     let sum = |f: fn(&PlannedBlock) -> u64| plan[..start].iter().map(f).sum::<u64>();
-    totals.done_bytes.store(sum(|block| block.place.size.into()), Ordering::Relaxed);
-    totals.done_txs.store(sum(|block| block.tx_count.into()), Ordering::Relaxed);
-    let (next, used, failed) = (Mutex::new(start), AtomicUsize::new(0), AtomicBool::new(false));
+    totals
+        .done_bytes
+        .store(sum(|block| block.place.size.into()), Ordering::Relaxed);
+    totals
+        .done_txs
+        .store(sum(|block| block.tx_count.into()), Ordering::Relaxed);
+    let (next, used, failed) = (
+        Mutex::new(start),
+        AtomicUsize::new(0),
+        AtomicBool::new(false),
+    );
     let take = || {
         if stop.is_set() || failed.load(Ordering::Relaxed) {
             return None;
@@ -280,11 +329,22 @@ fn gather(
             let before = gatherer.bytes();
             for height in heights {
                 let block = &plan[height];
-                add_block(gatherer, height as Height, base, block, source, &mut buffers, stop)
-                    .inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
-                let bytes =
-                    totals.done_bytes.fetch_add(block.place.size.into(), Ordering::Relaxed);
-                let txs = totals.done_txs.fetch_add(block.tx_count.into(), Ordering::Relaxed);
+                add_block(
+                    gatherer,
+                    height as Height,
+                    base,
+                    block,
+                    source,
+                    &mut buffers,
+                    stop,
+                )
+                .inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+                let bytes = totals
+                    .done_bytes
+                    .fetch_add(block.place.size.into(), Ordering::Relaxed);
+                let txs = totals
+                    .done_txs
+                    .fetch_add(block.tx_count.into(), Ordering::Relaxed);
                 progress.blocks(height as Height, bytes, totals.bytes, txs, totals.txs);
             }
             used.fetch_add(gatherer.bytes() - before, Ordering::Relaxed);
@@ -292,9 +352,13 @@ fn gather(
         Ok(())
     };
     std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            gatherers.iter_mut().map(|gatherer| scope.spawn(|| work(gatherer))).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Err(SyncError::Panicked)))
+        let workers: Vec<_> = gatherers
+            .iter_mut()
+            .map(|gatherer| scope.spawn(|| work(gatherer)))
+            .collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or(Err(SyncError::Panicked)))
     })?;
     if stop.is_set() {
         return Err(SyncError::Stopped);
@@ -319,7 +383,10 @@ fn add_block(
     buffers: &mut Buffers,
     stop: &Stop,
 ) -> Result<(), SyncError> {
-    if let Some(files) = source.files().filter(|_| planned.place.file != BlockPlace::NOWHERE) {
+    if let Some(files) = source
+        .files()
+        .filter(|_| planned.place.file != BlockPlace::NOWHERE)
+    {
         match add_from_files(gatherer, height, base, planned, files, buffers) {
             Ok(()) => return Ok(()),
             Err(error) => {
@@ -345,12 +412,23 @@ fn add_block(
                 }
                 let added = BlockView::parse(&bytes).and_then(|block| {
                     check_is_planned(&block, planned)?;
-                    gatherer.add(height, base, planned.first_tx, place, &block, spent.reader()?)
+                    gatherer.add(
+                        height,
+                        base,
+                        planned.first_tx,
+                        place,
+                        &block,
+                        spent.reader()?,
+                    )
                 });
                 match added {
                     Ok(()) => return Ok(()),
                     Err(error) => {
-                        return Err(SyncError::BadBlock { height, hash: planned.hash, error });
+                        return Err(SyncError::BadBlock {
+                            height,
+                            hash: planned.hash,
+                            error,
+                        });
                     }
                 }
             }
@@ -375,26 +453,41 @@ fn add_from_files(
     buffers: &mut Buffers,
 ) -> Result<(), SyncError> {
     files.block(&planned.place, &mut buffers.block)?;
-    let bad = |error| SyncError::BadBlock { height, hash: planned.hash, error };
+    let bad = |error| SyncError::BadBlock {
+        height,
+        hash: planned.hash,
+        error,
+    };
     let block = BlockView::parse(&buffers.block).map_err(bad)?;
     check_is_planned(&block, planned).map_err(bad)?;
     if planned.tx_count == 1 {
         let spent = SpentReader::undo(&[0]).map_err(bad)?;
-        return gatherer.add(height, base, planned.first_tx, planned.place, &block, spent).map_err(bad);
+        return gatherer
+            .add(height, base, planned.first_tx, planned.place, &block, spent)
+            .map_err(bad);
     }
     let near = Some(planned.rank as usize);
-    let place = files
-        .undo(&planned.place, block.header, planned.tx_count, near, &mut buffers.undo)
-        ?;
+    let place = files.undo(
+        &planned.place,
+        block.header,
+        planned.tx_count,
+        near,
+        &mut buffers.undo,
+    )?;
     let spent = SpentReader::undo(&buffers.undo).map_err(bad)?;
-    gatherer.add(height, base, planned.first_tx, place, &block, spent).map_err(bad)
+    gatherer
+        .add(height, base, planned.first_tx, place, &block, spent)
+        .map_err(bad)
 }
 
 /// The bytes are those of the planned block, and its transactions are those that its header commits to as
 /// far as their number goes.
 fn check_is_planned(block: &BlockView, planned: &PlannedBlock) -> Result<(), ParseError> {
-    if crate::chain::block_hash(block.header) != planned.hash || block.tx_count != planned.tx_count {
-        return Err(ParseError::Mismatch { what: "it is another block" });
+    if crate::chain::block_hash(block.header) != planned.hash || block.tx_count != planned.tx_count
+    {
+        return Err(ParseError::Mismatch {
+            what: "it is another block",
+        });
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 pub mod first;
 pub mod mempool;
 mod places;
+pub mod progress;
+pub mod start;
 pub mod tip;
 
 use std::{
@@ -33,8 +35,14 @@ pub enum SyncError {
     /// Nothing can be written: stop.
     #[error(transparent)]
     Index(#[from] IndexError),
-    #[error("block {height} ({hash}) cannot be read: {error}; the node's copy of it may be damaged")]
-    BadBlock { height: Height, hash: BlockHash, error: ParseError },
+    #[error(
+        "block {height} ({hash}) cannot be read: {error}; the node's copy of it may be damaged"
+    )]
+    BadBlock {
+        height: Height,
+        hash: BlockHash,
+        error: ParseError,
+    },
     #[error("the chain has more transactions than the index can number (4,294,967,295)")]
     TooManyTransactions,
     #[error("a thread of the first sync panicked")]
@@ -78,9 +86,15 @@ impl Stop {
         let until = Instant::now() + timeout;
         let mut is_set = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         while !*is_set {
-            let Some(left) = until.checked_duration_since(Instant::now()) else { return false };
-            is_set =
-                self.0.1.wait_timeout(is_set, left).unwrap_or_else(PoisonError::into_inner).0;
+            let Some(left) = until.checked_duration_since(Instant::now()) else {
+                return false;
+            };
+            is_set = self
+                .0
+                .1
+                .wait_timeout(is_set, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         true
     }

@@ -24,7 +24,11 @@ impl Places {
     pub fn new(first_file: u32) -> Places {
         // A block may lie in the file before that of its parent: downloads come out of order.
         let first_file = first_file.saturating_sub(1);
-        Places { first_file, scanned: BTreeMap::new(), seen: HashMap::new() }
+        Places {
+            first_file,
+            scanned: BTreeMap::new(),
+            seen: HashMap::new(),
+        }
     }
 
     /// The place of a block, or `None` where no file has it.
@@ -37,14 +41,18 @@ impl Places {
             return Ok(Some(*place));
         }
         let numbers = files.numbers()?;
-        for number in numbers.into_iter().filter(|&number| number >= self.first_file) {
+        for number in numbers
+            .into_iter()
+            .filter(|&number| number >= self.first_file)
+        {
             let offset = self.scanned.get(&number).copied().unwrap_or(0);
             let (blocks, end) = files.scan(number, offset)?;
             self.scanned.insert(number, end);
             if self.seen.len() + blocks.len() > SEEN_MAX {
                 self.seen.clear();
             }
-            self.seen.extend(blocks.into_iter().map(|block| (block.hash, block.place)));
+            self.seen
+                .extend(blocks.into_iter().map(|block| (block.hash, block.place)));
         }
         Ok(self.seen.get(hash).copied())
     }

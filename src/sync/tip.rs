@@ -85,8 +85,18 @@ pub struct Wakes {
 pub fn wakes() -> (Waker, Wakes) {
     let (sender, receiver) = sync_channel(WAKES_MAX);
     let is_overflown = Arc::<AtomicBool>::default();
-    let waker = Waker { wakes: sender, is_overflown: is_overflown.clone() };
-    (waker, Wakes { wakes: receiver, is_overflown, hears_mempool: Arc::default() })
+    let waker = Waker {
+        wakes: sender,
+        is_overflown: is_overflown.clone(),
+    };
+    (
+        waker,
+        Wakes {
+            wakes: receiver,
+            is_overflown,
+            hears_mempool: Arc::default(),
+        },
+    )
 }
 
 /// What is to be done about the chain.
@@ -109,7 +119,9 @@ pub fn decide<E>(
     best: (Height, BlockHash),
     fork: impl FnOnce(Height) -> Result<Height, E>,
 ) -> Result<Step, E> {
-    let Some((height, hash)) = ours else { return Ok(Step::Begin { to: best.0 }) };
+    let Some((height, hash)) = ours else {
+        return Ok(Step::Begin { to: best.0 });
+    };
     if hash == best.1 {
         return Ok(Step::Idle);
     }
@@ -242,7 +254,10 @@ impl Writer {
         let state = self.state.clone();
         let confirmed = move |outpoint: &OutPoint| confirmed_output(&state, outpoint);
         if !events.is_empty() {
-            looks.push(self.feed.on_events(&tip.hash, events, &self.mempool, &confirmed)?);
+            looks.push(
+                self.feed
+                    .on_events(&tip.hash, events, &self.mempool, &confirmed)?,
+            );
             self.take_in(looks.pop())?;
         }
         if self.feed.next_poll_in(hears_mempool).is_zero() {
@@ -259,13 +274,19 @@ impl Writer {
 
     fn take_in(&mut self, look: Option<Look>) -> Result<(), SyncError> {
         // Another tip: the next round follows it; the node has said so, or will.
-        let Some(Look::Diff(diff)) = look else { return Ok(()) };
+        let Some(Look::Diff(diff)) = look else {
+            return Ok(());
+        };
         if diff.is_empty() {
             return Ok(());
         }
         let touched = self.mempool.apply(&diff.removed, diff.added);
         let mempool = self.mempool.clone();
-        Ok(self.state.publish(Publish { mempool, touched, ..Publish::default() })?)
+        Ok(self.state.publish(Publish {
+            mempool,
+            touched,
+            ..Publish::default()
+        })?)
     }
 
     /// Step by step until our tip is the node's.
@@ -276,10 +297,14 @@ impl Writer {
             }
             let ours = self.index.tip()?;
             let best = self.best_block()?;
-            let step = decide(ours.map(|tip| (tip.height, tip.hash)), best, |top| self.fork(top))?;
+            let step = decide(ours.map(|tip| (tip.height, tip.hash)), best, |top| {
+                self.fork(top)
+            })?;
             match (step, ours) {
                 (Step::Idle, Some(tip)) => return Ok(tip),
-                (Step::Connect { to }, Some(tip)) => self.connect(tip.height + 1, tip.next_tx, to)?,
+                (Step::Connect { to }, Some(tip)) => {
+                    self.connect(tip.height + 1, tip.next_tx, to)?
+                }
                 (Step::Reorganize { fork, to }, Some(tip)) => self.reorganize(tip, fork, to)?,
                 (Step::Begin { to }, _) => self.connect(0, TxNum::ZERO, to)?,
                 (Step::Idle | Step::Connect { .. } | Step::Reorganize { .. }, None) => {
@@ -306,7 +331,11 @@ impl Writer {
 
     /// Connects blocks from `first` on, up to `to` or as many as fit a batch.
     fn connect(&mut self, first: Height, first_tx: TxNum, to: Height) -> Result<(), SyncError> {
-        let parent = first.checked_sub(1).map(|below| self.index.block(below)).transpose()?.flatten();
+        let parent = first
+            .checked_sub(1)
+            .map(|below| self.index.block(below))
+            .transpose()?
+            .flatten();
         let branch = self.branch(parent.map(|block| block.hash), first, first_tx, to)?;
         if to - first > 2 * BATCH_BLOCKS_MAX && self.last_log.elapsed() > CATCH_UP_LOG {
             self.last_log = Instant::now();
@@ -323,7 +352,8 @@ impl Writer {
         let lowest = fork.max(tip.height.saturating_sub(BATCH_BLOCKS_MAX)) + 1;
         let stale = self.stale_rows(tip.height, lowest);
         let parent = self.index.block(lowest - 1)?;
-        let parent = parent.ok_or_else(|| SyncError::Node(format!("block {} is not indexed", lowest - 1)))?;
+        let parent = parent
+            .ok_or_else(|| SyncError::Node(format!("block {} is not indexed", lowest - 1)))?;
         let next_tx = TxNum(parent.first_tx.0 + parent.tx_count);
         let branch = if lowest == fork + 1 && to >= lowest {
             self.branch(Some(parent.hash), lowest, next_tx, to)?
@@ -371,7 +401,9 @@ impl Writer {
         for (height, hash) in (first..).zip(self.rpc.block_hashes(first, count)?) {
             let place = self.place(&hash);
             let rows = self.rows(height, first_tx, &hash, place)?;
-            if parent.is_some_and(|parent| crate::daemon::files::previous(&rows.block.header) != parent) {
+            if parent
+                .is_some_and(|parent| crate::daemon::files::previous(&rows.block.header) != parent)
+            {
                 // The node has just reorganized; what is there is a chain all the same.
                 break;
             }
@@ -384,7 +416,9 @@ impl Writer {
             }
         }
         if branch.is_empty() {
-            return Err(SyncError::Node("the chain changed while it was read".into()));
+            return Err(SyncError::Node(
+                "the chain changed while it was read".into(),
+            ));
         }
         Ok(branch)
     }
@@ -397,11 +431,19 @@ impl Writer {
             undo_offset: 0,
             undo_size: 0,
         };
-        let Some(files) = self.source.files() else { return nowhere };
+        let Some(files) = self.source.files() else {
+            return nowhere;
+        };
         let index = &self.index;
         let places = self.places.get_or_insert_with(|| {
-            let tip = index.tip().ok().flatten().and_then(|tip| index.block(tip.height).ok().flatten());
-            let file = tip.map(|block| block.place.file).filter(|&file| file != BlockPlace::NOWHERE);
+            let tip = index
+                .tip()
+                .ok()
+                .flatten()
+                .and_then(|tip| index.block(tip.height).ok().flatten());
+            let file = tip
+                .map(|block| block.place.file)
+                .filter(|&file| file != BlockPlace::NOWHERE);
             Places::new(file.unwrap_or(0))
         });
         match places.find(files, hash) {
@@ -424,18 +466,32 @@ impl Writer {
         hash: &BlockHash,
         mut place: BlockPlace,
     ) -> Result<BlockRows, SyncError> {
-        let bad = |error| SyncError::BadBlock { height, hash: *hash, error };
+        let bad = |error| SyncError::BadBlock {
+            height,
+            hash: *hash,
+            error,
+        };
         let read = |place: &mut BlockPlace| {
             let bytes = self.source.block(hash, place)?;
             if place.file == BlockPlace::NOWHERE {
                 place.size = bytes.len() as u32;
             }
             let block = BlockView::parse(&bytes).map_err(bad)?;
-            let (spent, found) = self.source.spent(hash, block.header, block.tx_count, place)?;
-            let rows =
-                BlockRows::of(height, first_tx, found, &block, spent.reader().map_err(bad)?).map_err(bad)?;
+            let (spent, found) = self
+                .source
+                .spent(hash, block.header, block.tx_count, place)?;
+            let rows = BlockRows::of(
+                height,
+                first_tx,
+                found,
+                &block,
+                spent.reader().map_err(bad)?,
+            )
+            .map_err(bad)?;
             if rows.block.hash != *hash {
-                return Err(SyncError::Node(format!("another block lies where block {hash} should")));
+                return Err(SyncError::Node(format!(
+                    "another block lies where block {hash} should"
+                )));
             }
             Ok(rows)
         };
@@ -443,14 +499,23 @@ impl Writer {
             Err(error @ (SyncError::BadBlock { .. } | SyncError::Node(_)))
                 if place.file != BlockPlace::NOWHERE =>
             {
-                tracing::warn!("block {height} cannot be read from the files: {error}; asking the node for it");
+                tracing::warn!(
+                    "block {height} cannot be read from the files: {error}; asking the node for it"
+                );
                 let bytes = self.source.fetch(hash)?;
                 let block = BlockView::parse(&bytes).map_err(bad)?;
                 let spent = match block.tx_count {
                     1 => crate::chain::SpentOutputs::none(),
                     _ => self.source.fetch_spent(hash)?,
                 };
-                BlockRows::of(height, first_tx, place, &block, spent.reader().map_err(bad)?).map_err(bad)
+                BlockRows::of(
+                    height,
+                    first_tx,
+                    place,
+                    &block,
+                    spent.reader().map_err(bad)?,
+                )
+                .map_err(bad)
             }
             read => read,
         }
@@ -463,16 +528,26 @@ impl Writer {
         stale: &[BlockRows],
         connected: &[BlockRows],
     ) -> Result<(), SyncError> {
-        let gone: Vec<Txid> = mined_or_conflicting(&self.mempool, connected).into_iter().collect();
+        let gone: Vec<Txid> = mined_or_conflicting(&self.mempool, connected)
+            .into_iter()
+            .collect();
         let mut touched = self.mempool.apply(&gone, Vec::new());
-        stale.iter().chain(connected).for_each(|rows| add_touched(&mut touched, rows));
+        stale
+            .iter()
+            .chain(connected)
+            .for_each(|rows| add_touched(&mut touched, rows));
         if !connected.is_empty() {
             // Fees are the node's to tell anew before wallets hear of the block (protocol 1.6, estimatefee).
             self.rpc.drop_fee_cache();
         }
         let connected: Vec<BlockRow> = connected.iter().map(|rows| rows.block).collect();
         let mempool = self.mempool.clone();
-        Ok(self.state.publish(Publish { disconnected_from, connected, mempool, touched })?)
+        Ok(self.state.publish(Publish {
+            disconnected_from,
+            connected,
+            mempool,
+            touched,
+        })?)
     }
 
     /// Says what is wrong with the node once, and that it is over.
@@ -489,24 +564,35 @@ impl Writer {
 
 fn add_touched(touched: &mut Touched, rows: &BlockRows) {
     touched.scripts.extend(&rows.scripts);
-    touched.outpoints.extend(rows.spent.iter().chain(&rows.created));
+    touched
+        .outpoints
+        .extend(rows.spent.iter().chain(&rows.created));
 }
 
 /// The mempool's transactions that the blocks hold, those that spend what the blocks spend, and all that
 /// build on these: the node has dropped them too.
 fn mined_or_conflicting(mempool: &Mempool, blocks: &[BlockRows]) -> HashSet<Txid> {
-    let mined: HashSet<Txid> = blocks.iter().flat_map(|rows| &rows.txids).copied().collect();
+    let mined: HashSet<Txid> = blocks
+        .iter()
+        .flat_map(|rows| &rows.txids)
+        .copied()
+        .collect();
     let spent = blocks.iter().flat_map(|rows| &rows.spent);
     let mut conflicting: Vec<Txid> = spent
         .filter_map(|outpoint| mempool.spender(outpoint))
         .filter(|spender| !mined.contains(spender))
         .collect();
-    let mut gone: HashSet<Txid> = mined.into_iter().filter(|txid| mempool.contains(txid)).collect();
+    let mut gone: HashSet<Txid> = mined
+        .into_iter()
+        .filter(|txid| mempool.contains(txid))
+        .collect();
     while let Some(txid) = conflicting.pop() {
         if !gone.insert(txid) {
             continue;
         }
-        let Some(bytes) = mempool.transaction(&txid) else { continue };
+        let Some(bytes) = mempool.transaction(&txid) else {
+            continue;
+        };
         let outputs = TxView::parse(&bytes).map_or(0, |tx| tx.output_count as u32);
         let children = (0..outputs).filter_map(|vout| mempool.spender(&OutPoint { txid, vout }));
         conflicting.extend(children);
@@ -583,9 +669,18 @@ mod tests {
         assert_eq!(decide(None, (3, hash(3)), 0), Step::Begin { to: 3 });
         assert_eq!(decide(ours, (7, hash(7)), 7), Step::Idle);
         assert_eq!(decide(ours, (9, hash(9)), 7), Step::Connect { to: 9 });
-        assert_eq!(decide(ours, (9, hash(9)), 5), Step::Reorganize { fork: 5, to: 9 });
-        assert_eq!(decide(ours, (7, hash(8)), 6), Step::Reorganize { fork: 6, to: 7 });
+        assert_eq!(
+            decide(ours, (9, hash(9)), 5),
+            Step::Reorganize { fork: 5, to: 9 }
+        );
+        assert_eq!(
+            decide(ours, (7, hash(8)), 6),
+            Step::Reorganize { fork: 6, to: 7 }
+        );
         // The node was rolled back.
-        assert_eq!(decide(ours, (4, hash(4)), 4), Step::Reorganize { fork: 4, to: 4 });
+        assert_eq!(
+            decide(ours, (4, hash(4)), 4),
+            Step::Reorganize { fork: 4, to: 4 }
+        );
     }
 }

@@ -11,7 +11,8 @@ use bitcoin::{Txid, hashes::Hash};
 use super::{CHUNK_TXS_MAX, GatheredBlock, TX_BITS};
 use crate::{
     chain::{
-        BlockPlace, BlockView, Height, ParseError, ScriptHash, SpentReader, TxNum, TxView, block_hash,
+        BlockPlace, BlockView, Height, ParseError, ScriptHash, SpentReader, TxNum, TxView,
+        block_hash,
     },
     index::{
         BlockRow, BlockVisitor, TxPlace,
@@ -74,7 +75,10 @@ fn pack<const LEN: usize>(prefix: u64, tx: u32) -> (u8, u64) {
 pub fn unpack<const LEN: usize>(bucket: usize, packed: u64, base: TxNum) -> HashRow<LEN> {
     let bits = (bucket as u64) << REST_BITS | packed >> TX_BITS;
     let prefix = bits >> (REST_BITS + 8 - 8 * LEN as u32);
-    HashRow { prefix, tx: TxNum(base.0 + (packed as u32 & (CHUNK_TXS_MAX - 1))) }
+    HashRow {
+        prefix,
+        tx: TxNum(base.0 + (packed as u32 & (CHUNK_TXS_MAX - 1))),
+    }
 }
 
 /// One thread's part of a chunk.
@@ -124,16 +128,29 @@ impl Gatherer {
         block: &BlockView,
         spent: SpentReader,
     ) -> Result<(), ParseError> {
-        let out_of_range = ParseError::Range { what: "the number of transactions in a chunk", at: 0 };
-        let local = first_tx.0.checked_sub(base.0).ok_or_else(|| out_of_range.clone())?;
-        if local.checked_add(block.tx_count).is_none_or(|end| end > CHUNK_TXS_MAX) {
+        let out_of_range = ParseError::Range {
+            what: "the number of transactions in a chunk",
+            at: 0,
+        };
+        let local = first_tx
+            .0
+            .checked_sub(base.0)
+            .ok_or_else(|| out_of_range.clone())?;
+        if local
+            .checked_add(block.tx_count)
+            .is_none_or(|end| end > CHUNK_TXS_MAX)
+        {
             return Err(out_of_range);
         }
         self.tx_scripts.clear();
         self.block_history.clear();
         self.block_txid.clear();
         self.positions = Positions::default();
-        let mut visitor = Visitor { gatherer: self, base, local };
+        let mut visitor = Visitor {
+            gatherer: self,
+            base,
+            local,
+        };
         visit_block(height, block, spent, &mut visitor)?;
         for &(bucket, row) in &self.block_history {
             self.bytes += self.history[usize::from(bucket)].push(row);
@@ -143,7 +160,10 @@ impl Gatherer {
         }
         let last = TxNum(first_tx.0 + block.tx_count - 1);
         let positions = self.positions.finish(last);
-        self.bytes += positions.iter().map(|(_, value)| value.capacity() + 32).sum::<usize>();
+        self.bytes += positions
+            .iter()
+            .map(|(_, value)| value.capacity() + 32)
+            .sum::<usize>();
         self.bytes += size_of::<GatheredBlock>();
         let row = BlockRow {
             header: *block.header,
@@ -152,7 +172,11 @@ impl Gatherer {
             tx_count: block.tx_count,
             place,
         };
-        self.blocks.push(GatheredBlock { height, row, positions });
+        self.blocks.push(GatheredBlock {
+            height,
+            row,
+            positions,
+        });
         Ok(())
     }
 
@@ -171,12 +195,20 @@ struct Visitor<'a> {
 impl BlockVisitor for Visitor<'_> {
     #[inline]
     fn script(&mut self, script: ScriptHash) {
-        self.gatherer.tx_scripts.push(leading_bits::<SCRIPT_PREFIX_LEN>(&script.0));
+        self.gatherer
+            .tx_scripts
+            .push(leading_bits::<SCRIPT_PREFIX_LEN>(&script.0));
     }
 
     #[inline]
     fn transaction(&mut self, _tx: &TxView, txid: &Txid, place: TxPlace) {
-        let Gatherer { block_history, block_txid, tx_scripts, positions, .. } = &mut *self.gatherer;
+        let Gatherer {
+            block_history,
+            block_txid,
+            tx_scripts,
+            positions,
+            ..
+        } = &mut *self.gatherer;
         tx_scripts.sort_unstable();
         tx_scripts.dedup();
         let history = tx_scripts.drain(..);

@@ -51,11 +51,14 @@ pub fn merge(
         .into_iter()
         .flat_map(|(kind, name)| {
             let parts = split(kind, runs, threads);
-            parts.into_iter().enumerate().map(move |(number, buckets)| Job {
-                kind,
-                buckets,
-                path: folder.join(format!("{name}-{number:05}.sst")),
-            })
+            parts
+                .into_iter()
+                .enumerate()
+                .map(move |(number, buckets)| Job {
+                    kind,
+                    buckets,
+                    path: folder.join(format!("{name}-{number:05}.sst")),
+                })
         })
         .collect();
     let total: u64 = count(Kind::History, 0..BUCKETS, runs) + count(Kind::Txid, 0..BUCKETS, runs);
@@ -79,25 +82,40 @@ pub fn merge(
     };
     let ends: Vec<_> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|worker| worker.join().expect("merging does not panic")).collect()
+        workers
+            .into_iter()
+            .map(|worker| worker.join().expect("merging does not panic"))
+            .collect()
     });
     for end in ends {
         if !end? {
             return Ok(None);
         }
     }
-    let of = |kind| jobs.iter().filter(|job| job.kind == kind).map(|job| job.path.clone()).collect();
-    Ok(Some(Files { history: of(Kind::History), txid: of(Kind::Txid) }))
+    let of = |kind| {
+        jobs.iter()
+            .filter(|job| job.kind == kind)
+            .map(|job| job.path.clone())
+            .collect()
+    };
+    Ok(Some(Files {
+        history: of(Kind::History),
+        txid: of(Kind::Txid),
+    }))
 }
 
 fn count(kind: Kind, buckets: Range<usize>, runs: &[Run]) -> u64 {
-    buckets.map(|bucket| runs.iter().map(|run| run.rows(kind, bucket)).sum::<u64>()).sum()
+    buckets
+        .map(|bucket| runs.iter().map(|run| run.rows(kind, bucket)).sum::<u64>())
+        .sum()
 }
 
 /// Which buckets go into which file. No file is without rows.
 fn split(kind: Kind, runs: &[Run], threads: usize) -> Vec<Range<usize>> {
     let total = count(kind, 0..BUCKETS, runs);
-    let target = FILE_ROWS.min(total / (threads as u64 * FILES_PER_THREAD).max(1)).max(1);
+    let target = FILE_ROWS
+        .min(total / (threads as u64 * FILES_PER_THREAD).max(1))
+        .max(1);
     let (mut parts, mut start, mut rows) = (Vec::new(), 0, 0);
     for bucket in 0..BUCKETS {
         rows += count(kind, bucket..bucket + 1, runs);
@@ -133,7 +151,9 @@ fn write<const LEN: usize>(
         while let Some(Reverse((_, number, mut row))) = heap.pop() {
             let base = runs[number].base();
             // With one run, or a busy script, the next row is of the same run: no need for the heap.
-            let next = heap.peek().map_or((u64::MAX, usize::MAX), |next| (next.0.0, next.0.1));
+            let next = heap
+                .peek()
+                .map_or((u64::MAX, usize::MAX), |next| (next.0.0, next.0.1));
             loop {
                 file.put(unpack::<LEN>(bucket, row, base).encode(&mut key), &[])?;
                 rows += 1;
@@ -143,7 +163,9 @@ fn write<const LEN: usize>(
                     }
                     rows = 0;
                 }
-                let Some(following) = readers[number].next()? else { break };
+                let Some(following) = readers[number].next()? else {
+                    break;
+                };
                 row = following;
                 let here = row >> TX_BITS;
                 if (here, number) > next {

@@ -25,7 +25,6 @@ use super::{
 };
 use crate::chain::{Height, TxNum};
 
-
 /// Bits of a transaction's number within its chunk.
 const TX_BITS: u32 = 24;
 
@@ -58,8 +57,16 @@ impl<'a> Bulk<'a> {
             path: folder.clone(),
             cause,
         })?;
-        let mark = index.meta(META_MARK)?.map(|value| TipRow::decode(&value)).transpose()?;
-        let mut bulk = Bulk { index, folder, mark, runs: Vec::new() };
+        let mark = index
+            .meta(META_MARK)?
+            .map(|value| TipRow::decode(&value))
+            .transpose()?;
+        let mut bulk = Bulk {
+            index,
+            folder,
+            mark,
+            runs: Vec::new(),
+        };
         bulk.open_runs()?;
         Ok(Some(bulk))
     }
@@ -67,9 +74,12 @@ impl<'a> Bulk<'a> {
     /// The runs below the mark, in chain order; files of a chunk that was not completed go.
     fn open_runs(&mut self) -> Result<(), IndexError> {
         let marked = self.mark.map_or(TxNum::ZERO, |mark| mark.next_tx);
-        let entries = fs::read_dir(&self.folder).map_err(|cause| self.file_error("cannot read", cause))?;
+        let entries =
+            fs::read_dir(&self.folder).map_err(|cause| self.file_error("cannot read", cause))?;
         for entry in entries {
-            let path = entry.map_err(|cause| self.file_error("cannot read", cause))?.path();
+            let path = entry
+                .map_err(|cause| self.file_error("cannot read", cause))?
+                .path();
             let base = run::base_of(&path).filter(|&base| base < marked);
             match base {
                 Some(base) => self.runs.push(run::Run::open(&path, base)?),
@@ -104,8 +114,14 @@ impl<'a> Bulk<'a> {
     /// The chain has another branch now: forget all and start over.
     pub fn restart(&mut self) -> Result<(), IndexError> {
         self.runs.clear();
-        self.index.set_meta(&[(META_MARK, None), (META_STAGE, None)])?;
-        for family in [Family::History, Family::Txid, Family::TxPosition, Family::Block] {
+        self.index
+            .set_meta(&[(META_MARK, None), (META_STAGE, None)])?;
+        for family in [
+            Family::History,
+            Family::Txid,
+            Family::TxPosition,
+            Family::Block,
+        ] {
             self.index.clear(family)?;
         }
         self.mark = None;
@@ -125,7 +141,10 @@ impl<'a> Bulk<'a> {
     ) -> Result<(), IndexError> {
         let base = self.next_tx();
         let run = run::write(&self.folder, base, tip.next_tx, gatherers, threads)?;
-        let mut blocks: Vec<_> = gatherers.iter_mut().flat_map(Gatherer::take_blocks).collect();
+        let mut blocks: Vec<_> = gatherers
+            .iter_mut()
+            .flat_map(Gatherer::take_blocks)
+            .collect();
         blocks.sort_unstable_by_key(|block| block.height);
         let positions = self.write_ordered(Family::TxPosition, "positions.sst", |file| {
             for (last, value) in blocks.iter().flat_map(|block| &block.positions) {
@@ -155,9 +174,12 @@ impl<'a> Bulk<'a> {
         is_stopped: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(f64) + Sync),
     ) -> Result<Finish, IndexError> {
-        let Some(mark) = self.mark else { return Ok(Finish::Complete) };
+        let Some(mark) = self.mark else {
+            return Ok(Finish::Complete);
+        };
         if !self.is_merged()? {
-            let files = match merge::merge(&self.folder, &self.runs, threads, is_stopped, progress)? {
+            let files = match merge::merge(&self.folder, &self.runs, threads, is_stopped, progress)?
+            {
                 Some(files) => files,
                 None => return Ok(Finish::Stopped),
             };
@@ -171,7 +193,8 @@ impl<'a> Bulk<'a> {
             self.index.set_meta(&[(META_STAGE, Some(b"yes"))])?;
         }
         let (tip, value) = Index::meta_tip(&mark);
-        self.index.set_meta(&[(tip, Some(&value)), (META_MARK, None), (META_STAGE, None)])?;
+        self.index
+            .set_meta(&[(tip, Some(&value)), (META_MARK, None), (META_STAGE, None)])?;
         self.runs.clear();
         remove_folder(&self.folder)?;
         Ok(Finish::Complete)
@@ -200,7 +223,10 @@ impl<'a> Bulk<'a> {
     }
 
     fn damaged(&self, path: PathBuf) -> IndexError {
-        IndexError::DamagedRun { path, folder: self.index.path().to_owned() }
+        IndexError::DamagedRun {
+            path,
+            folder: self.index.path().to_owned(),
+        }
     }
 }
 
@@ -216,7 +242,11 @@ fn file_error(action: &'static str, path: &Path, cause: std::io::Error) -> Index
     if cause.kind() == std::io::ErrorKind::StorageFull {
         IndexError::DiskFull
     } else {
-        IndexError::File { action, path: path.to_owned(), cause }
+        IndexError::File {
+            action,
+            path: path.to_owned(),
+            cause,
+        }
     }
 }
 
@@ -239,5 +269,3 @@ pub(super) struct GatheredBlock {
     pub row: BlockRow,
     pub positions: Vec<(TxNum, Vec<u8>)>,
 }
-
-

@@ -67,7 +67,12 @@ pub struct Run {
 
 /// The first TxNum of the run with this file name.
 pub fn base_of(path: &Path) -> Option<TxNum> {
-    path.file_name()?.to_str()?.strip_prefix("run-")?.parse().ok().map(TxNum)
+    path.file_name()?
+        .to_str()?
+        .strip_prefix("run-")?
+        .parse()
+        .ok()
+        .map(TxNum)
 }
 
 /// Sorts what the gatherers hold and writes it as one run, durably.
@@ -86,7 +91,10 @@ pub fn write(
     let mut parts: Vec<Vec<&mut Bucket>> = (0..2 * BUCKETS).map(|_| Vec::new()).collect();
     for gatherer in gatherers {
         let buckets = gatherer.history.iter_mut().chain(&mut gatherer.txid);
-        parts.iter_mut().zip(buckets).for_each(|(part, bucket)| part.push(bucket));
+        parts
+            .iter_mut()
+            .zip(buckets)
+            .for_each(|(part, bucket)| part.push(bucket));
     }
     let parts: Vec<_> = parts.into_iter().map(Mutex::new).collect();
     let next = AtomicUsize::new(0);
@@ -94,10 +102,13 @@ pub fn write(
         let (mut rows, mut bytes, mut sections) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(part) = parts.get(number) else { return Ok(sections) };
+            let Some(part) = parts.get(number) else {
+                return Ok(sections);
+            };
             let mut part = part.lock().expect("no thread panicked with a bucket");
             rows.clear();
-            part.iter_mut().for_each(|bucket| bucket.drain_into(&mut rows));
+            part.iter_mut()
+                .for_each(|bucket| bucket.drain_into(&mut rows));
             if rows.is_empty() {
                 continue;
             }
@@ -113,15 +124,22 @@ pub fn write(
             let mut out = out.lock().expect("no thread panicked while writing");
             let (file, offset) = &mut *out;
             file.write_all(&bytes)?;
-            let section =
-                Section { offset: *offset, bytes: bytes.len() as u64, rows: rows.len() as u64, checksum };
+            let section = Section {
+                offset: *offset,
+                bytes: bytes.len() as u64,
+                rows: rows.len() as u64,
+                checksum,
+            };
             *offset += section.bytes;
             sections.push((number, section));
         }
     };
     let written: Vec<_> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(sort)).collect();
-        workers.into_iter().map(|worker| worker.join().expect("sorting does not panic")).collect()
+        workers
+            .into_iter()
+            .map(|worker| worker.join().expect("sorting does not panic"))
+            .collect()
     });
     let mut sections = vec![Section::default(); 2 * BUCKETS];
     for part in written {
@@ -142,11 +160,15 @@ pub fn write(
     directory.extend_from_slice(&digest);
     directory.extend_from_slice(MAGIC);
     file.write_all(&directory).map_err(error)?;
-    let file = file.into_inner().map_err(|cause| error(cause.into_error()))?;
+    let file = file
+        .into_inner()
+        .map_err(|cause| error(cause.into_error()))?;
     file.sync_all().map_err(error)?;
     let path = folder.join(format!("run-{:010}", base.0));
     std::fs::rename(&unfinished, &path).map_err(error)?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(error)?;
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(error)?;
     Run::open(&path, base)
 }
 
@@ -155,7 +177,11 @@ impl Run {
         let error = |cause| file_error("cannot read", path, cause);
         let damaged = || IndexError::DamagedRun {
             path: path.to_owned(),
-            folder: path.parent().and_then(Path::parent).unwrap_or(path).to_owned(),
+            folder: path
+                .parent()
+                .and_then(Path::parent)
+                .unwrap_or(path)
+                .to_owned(),
         };
         let file = File::open(path).map_err(error)?;
         let len = file.metadata().map_err(error)?.len();
@@ -179,10 +205,19 @@ impl Run {
             })
             .collect();
         let end = TxNum(end.try_into().map(u32::from_le_bytes).unwrap_or_default());
-        if sections.iter().any(|section| section.offset.saturating_add(section.bytes) > at) {
+        if sections
+            .iter()
+            .any(|section| section.offset.saturating_add(section.bytes) > at)
+        {
             return Err(damaged());
         }
-        Ok(Run { path: path.to_owned(), file, base, end, sections })
+        Ok(Run {
+            path: path.to_owned(),
+            file,
+            base,
+            end,
+            sections,
+        })
     }
 
     pub fn path(&self) -> &Path {
@@ -255,7 +290,10 @@ impl SectionReader<'_> {
         let before_len = rest.len();
         let difference = read_leb128(&mut rest).ok_or_else(|| self.damaged())?;
         self.at += before_len - rest.len();
-        self.before = self.before.checked_add(difference).ok_or_else(|| self.damaged())?;
+        self.before = self
+            .before
+            .checked_add(difference)
+            .ok_or_else(|| self.damaged())?;
         self.rows_left -= 1;
         if self.rows_left == 0 && self.hash.clone().finalize()[..8] != self.section.checksum {
             return Err(self.damaged());
@@ -267,7 +305,9 @@ impl SectionReader<'_> {
         self.buffer.drain(..self.at);
         self.at = 0;
         let kept = self.buffer.len();
-        let count = usize::try_from(self.bytes_left).unwrap_or(READ_BYTES).min(READ_BYTES);
+        let count = usize::try_from(self.bytes_left)
+            .unwrap_or(READ_BYTES)
+            .min(READ_BYTES);
         self.buffer.resize(kept + count, 0);
         let offset = self.section.offset + self.section.bytes - self.bytes_left;
         self.run
@@ -281,7 +321,11 @@ impl SectionReader<'_> {
 
     fn damaged(&self) -> IndexError {
         let path = self.run.path.clone();
-        let folder = path.parent().and_then(Path::parent).unwrap_or(&path).to_owned();
+        let folder = path
+            .parent()
+            .and_then(Path::parent)
+            .unwrap_or(&path)
+            .to_owned();
         IndexError::DamagedRun { path, folder }
     }
 }

@@ -1,0 +1,149 @@
+//! From an index in any state to one that follows the tip: waits for a node that is not ready, then the
+//! first sync if it is due.
+
+use std::{sync::Arc, time::Duration};
+
+use bitcoin::Network;
+
+use super::{
+    Stop, SyncError,
+    first::{self, LIVE_BLOCKS, Progress},
+    progress::Reporter,
+};
+use crate::{
+    chain::Height,
+    daemon::{
+        rpc::{ChainInfo, Rpc},
+        source::BlockSource,
+    },
+    index::{Bulk, Index},
+    mempool::Mempool,
+    state::State,
+};
+
+/// Between two looks at a node that is not ready.
+const LOOK_AGAIN: Duration = Duration::from_secs(3);
+
+/// So few headers ahead of its blocks, and a node counts as ready.
+const HEADERS_AHEAD_MAX: Height = 10;
+
+/// What the first sync needs.
+pub struct FirstSync {
+    pub index: Arc<Index>,
+    pub source: Arc<BlockSource>,
+    pub rpc: Rpc,
+    pub state: State,
+    pub network: Network,
+    /// For rows, in bytes.
+    pub memory: usize,
+    pub threads: usize,
+    pub stop: Stop,
+}
+
+impl FirstSync {
+    /// Returns when the index has all but the newest blocks, at once if it had them before.
+    pub fn run(&self) -> Result<(), SyncError> {
+        let mut complaint = String::new();
+        loop {
+            match self.attempt() {
+                Err(SyncError::Node(error)) => {
+                    let error = error.to_string();
+                    if error != complaint {
+                        tracing::warn!("{error}; waiting");
+                        complaint = error;
+                    }
+                    if self.stop.wait(LOOK_AGAIN) {
+                        return Err(SyncError::Stopped);
+                    }
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    fn attempt(&self) -> Result<(), SyncError> {
+        if self.index.tip()?.is_some() {
+            // What an interrupted end of a sync left behind goes.
+            Bulk::resume(&self.index)?;
+            return Ok(());
+        }
+        let info = self.ready_node()?;
+        let target = info.blocks.saturating_sub(LIVE_BLOCKS);
+        if let Some(lowest) = info.prune_height.filter(|&lowest| lowest > 0) {
+            return Err(SyncError::Node(format!(
+                "the node is pruned: its blocks below {lowest} are gone, and the index needs them all; \
+                 set prune=0 in bitcoin.conf and let the node download the chain again"
+            )));
+        }
+        let Some(bulk) = Bulk::resume(&self.index)? else {
+            return Ok(());
+        };
+        if target == 0 {
+            return Ok(());
+        }
+        let reporter = Reporter::new(self.state.clone());
+        reporter.phase("looking for the blocks");
+        let (plan, headers) =
+            first::plan(&self.source, &self.rpc, target, self.threads, &self.stop)?;
+        self.state.set_headers(Arc::new(headers));
+        let txs = plan.last().map_or(0, |last| {
+            u64::from(last.first_tx.0) + u64::from(last.tx_count)
+        });
+        tracing::info!(
+            "first sync: {} blocks with {txs} transactions, by {}",
+            plan.len(),
+            self.source.kind().name()
+        );
+        let began = std::time::Instant::now();
+        let ended = first::run(
+            bulk,
+            &plan,
+            &self.source,
+            self.memory,
+            self.threads,
+            &self.stop,
+            &reporter,
+        );
+        reporter.finish();
+        ended?;
+        self.state.reload(Mempool::default())?;
+        tracing::info!(
+            "first sync: done in {:.1} s, {:.1} MB of index",
+            began.elapsed().as_secs_f64(),
+            self.index.size() as f64 / 1e6
+        );
+        Ok(())
+    }
+
+    /// Waits until the node has its chain.
+    fn ready_node(&self) -> Result<ChainInfo, SyncError> {
+        let mut has_told = false;
+        loop {
+            let info = self.rpc.blockchain_info()?;
+            if !is_downloading(&info, self.network) {
+                return Ok(info);
+            }
+            let percent = info.verification_progress * 100.0;
+            let text = format!(
+                "the node is still downloading the chain: {percent:.1} %, block {} of {}",
+                info.blocks, info.headers
+            );
+            if !has_told {
+                tracing::info!("{text}; waiting for it");
+                has_told = true;
+            }
+            self.state.set_progress(Some(text));
+            if self.stop.wait(LOOK_AGAIN) {
+                return Err(SyncError::Stopped);
+            }
+        }
+    }
+}
+
+/// A regtest node without a fresh block calls itself in initial download for ever; one that has all blocks
+/// whose headers it knows is as ready as it gets.
+fn is_downloading(info: &ChainInfo, network: Network) -> bool {
+    let lacks_blocks = info.blocks + HEADERS_AHEAD_MAX < info.headers;
+    let has_none = info.blocks == 0 && network != Network::Regtest;
+    info.initial_block_download && (lacks_blocks || has_none)
+}
