@@ -425,9 +425,8 @@ impl Index {
         }
     }
 
-    /// A fingerprint of every row of every column family but `meta`, for comparing two indexes: name, number of
-    /// rows, SHA-256 over all keys and values.
-    pub fn fingerprint(&self) -> Result<Vec<(&'static str, u64, [u8; 32])>, IndexError> {
+    /// Of every column family but `meta`, for comparing two indexes.
+    pub fn fingerprint(&self) -> Result<Vec<FamilyFingerprint>, IndexError> {
         use sha2::{Digest, Sha256};
         let one = |name: &'static str| {
             let mut rows = self.db.raw_iterator_cf(self.family(name));
@@ -442,7 +441,7 @@ impl Index {
                 rows.next();
             }
             rows.status()?;
-            Ok((name, count, hash.finalize().into()))
+            Ok(FamilyFingerprint { name, rows: count, sha256: hash.finalize().into() })
         };
         FAMILIES
             .into_iter()
@@ -506,6 +505,15 @@ impl Index {
             .cf_handle(name)
             .expect("all column families are opened with the database")
     }
+}
+
+/// All rows of a column family in one number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FamilyFingerprint {
+    pub name: &'static str,
+    pub rows: u64,
+    /// Over all keys and values, each with its length before it.
+    pub sha256: [u8; 32],
 }
 
 /// The column families that ready files can be made for.
