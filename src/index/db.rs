@@ -441,7 +441,11 @@ impl Index {
                 rows.next();
             }
             rows.status()?;
-            Ok(FamilyFingerprint { name, rows: count, sha256: hash.finalize().into() })
+            Ok(FamilyFingerprint {
+                name,
+                rows: count,
+                sha256: hash.finalize().into(),
+            })
         };
         FAMILIES
             .into_iter()
