@@ -263,9 +263,8 @@ impl View {
         })
     }
 
-    /// Confirmed or in the mempool.
+    /// Confirmed or in the mempool. While a sync runs, what is not there yet is [`QueryError::Syncing`].
     pub fn transaction(&self, txid: &Txid) -> Result<Option<FoundTx>, QueryError> {
-        self.check_synced()?;
         self.newest_if_overtaken(|view| {
             let found = view.unless_overtaken(view.blocks().find(txid))?;
             if let Some((n, bytes)) = found {
@@ -274,7 +273,8 @@ impl View {
                     confirmed: view.height_and_position(n),
                 }));
             }
-            Ok(view.mempool.transaction(txid).map(|bytes| FoundTx {
+            let unconfirmed = view.mempool.transaction(txid);
+            view.unless_syncing(unconfirmed.map(|bytes| FoundTx {
                 bytes: bytes.to_vec(),
                 confirmed: None,
             }))
@@ -283,10 +283,9 @@ impl View {
 
     /// Height and position of a confirmed transaction.
     pub fn position(&self, txid: &Txid) -> Result<Option<(Height, u32)>, QueryError> {
-        self.check_synced()?;
         self.newest_if_overtaken(|view| {
             let found = view.unless_overtaken(view.blocks().find(txid))?;
-            Ok(found.and_then(|(n, _)| view.height_and_position(n)))
+            view.unless_syncing(found.and_then(|(n, _)| view.height_and_position(n)))
         })
     }
 
@@ -306,8 +305,9 @@ impl View {
         height: Height,
         position: u32,
     ) -> Result<Option<(Txid, MerkleProof)>, QueryError> {
-        self.check_synced()?;
-        self.newest_if_overtaken(|view| view.unless_overtaken(view.blocks().at(height, position)))
+        self.newest_if_overtaken(|view| {
+            view.unless_syncing(view.unless_overtaken(view.blocks().at(height, position))?)
+        })
     }
 
     /// The output, and the height of its transaction (0 in the mempool), spent or not.
@@ -380,6 +380,14 @@ impl View {
             Some(text) => Err(QueryError::Syncing(text.clone())),
             None => Ok(()),
         }
+    }
+
+    /// Nothing may mean "not yet".
+    fn unless_syncing<T>(&self, found: Option<T>) -> Result<Option<T>, Stop> {
+        if found.is_none() {
+            self.check_synced()?;
+        }
+        Ok(found)
     }
 
     fn moment(&self) -> Moment<'_> {
