@@ -784,11 +784,23 @@ fn while_syncing_headers_are_told_and_scripts_are_not() {
         Err(QueryError::Syncing(_))
     ));
     // A catch-up: what is there is told.
-    other.state.set_progress(Some("indexing: 2 blocks left".to_owned()));
+    other
+        .state
+        .set_progress(Some("indexing: 2 blocks left".to_owned()));
     let txid = other.chain.blocks[3].txdata[1].compute_txid();
     assert_eq!(other.state.view().position(&txid).unwrap(), Some((3, 1)));
-    assert!(other.state.view().output(&OutPoint { txid, vout: 0 }).unwrap().is_some());
-    assert!(matches!(other.state.view().position(&Txid::all_zeros()), Err(QueryError::Syncing(_))));
+    assert!(
+        other
+            .state
+            .view()
+            .output(&OutPoint { txid, vout: 0 })
+            .unwrap()
+            .is_some()
+    );
+    assert!(matches!(
+        other.state.view().position(&Txid::all_zeros()),
+        Err(QueryError::Syncing(_))
+    ));
     // The rows come in bulk.
     for block in &other.chain.blocks {
         archive.connect(block, &|outpoint| other.chain.output(outpoint));
