@@ -48,8 +48,10 @@ pub enum Serves {
 pub enum Cost {
     /// Memory alone: answered at once.
     Memory,
-    /// A script's history: at once if it is in memory and small, else on the pool.
+    /// A figure of a script: at once if the script is in memory, however long its history, else on the pool.
     Script,
+    /// A list of a script's history: at once if that is in memory and short, else on the pool.
+    History,
     /// A read or two of disk: on the pool.
     Index,
     /// The node's RPC: on a pool of its own.
@@ -258,487 +260,76 @@ fn header_by_hash_cost(args: &Args) -> Cost {
 }
 
 /// Every method of every version.
+#[rustfmt::skip]
 pub static METHODS: &[Method] = &[
     // Addresses: 1.0 to 1.2.
-    row(
-        "blockchain.address.get_balance",
-        (V::V1_0, V::V1_2),
-        ADDRESS,
-        Cost::Script,
-        Answer(scripts::balance),
-    )
-    .text(Text::Removed),
-    row(
-        "blockchain.address.get_history",
-        (V::V1_0, V::V1_2),
-        ADDRESS,
-        Cost::Script,
-        Answer(scripts::history),
-    )
-    .text(Text::Removed),
-    row(
-        "blockchain.address.get_mempool",
-        (V::V1_0, V::V1_2),
-        ADDRESS,
-        Cost::Script,
-        Answer(scripts::mempool),
-    )
-    .text(Text::Removed),
-    row(
-        "blockchain.address.listunspent",
-        (V::V1_0, V::V1_2),
-        ADDRESS,
-        Cost::Script,
-        Answer(scripts::unspent),
-    )
-    .text(Text::Removed),
-    row(
-        "blockchain.address.subscribe",
-        (V::V1_0, V::V1_2),
-        ADDRESS,
-        Cost::Script,
-        Subscribe(Topic::Address),
-    )
-    .text(Text::Removed),
+    row("blockchain.address.get_balance", (V::V1_0, V::V1_2), ADDRESS, Cost::Script, Answer(scripts::balance)).text(Text::Removed),
+    row("blockchain.address.get_history", (V::V1_0, V::V1_2), ADDRESS, Cost::History, Answer(scripts::history)).text(Text::Removed),
+    row("blockchain.address.get_mempool", (V::V1_0, V::V1_2), ADDRESS, Cost::Script, Answer(scripts::mempool)).text(Text::Removed),
+    row("blockchain.address.listunspent", (V::V1_0, V::V1_2), ADDRESS, Cost::History, Answer(scripts::unspent)).text(Text::Removed),
+    row("blockchain.address.subscribe", (V::V1_0, V::V1_2), ADDRESS, Cost::Script, Subscribe(Topic::Address)).text(Text::Removed),
     // Headers.
-    row(
-        "blockchain.block.get_chunk",
-        (V::V1_0, V::V1_3),
-        &[need("index", Kind::Natural)],
-        Cost::Index,
-        Answer(headers::chunk),
-    )
-    .text(Text::Removed),
-    row(
-        "blockchain.block.get_header",
-        (V::V1_0, V::V1_3),
-        HEIGHT,
-        Cost::Memory,
-        Answer(headers::deserialized),
-    )
-    .text(Text::Removed),
-    row(
-        "blockchain.block.header",
-        (V::V1_3, V::V1_3),
-        HEIGHT,
-        Cost::Memory,
-        Answer(headers::header),
-    )
-    .closed(),
-    row(
-        "blockchain.block.header",
-        (V::V1_4, V::V1_7),
-        HEADER,
-        Cost::By(header_cost),
-        Answer(headers::header),
-    ),
-    row(
-        "blockchain.block.headers",
-        (V::V1_2, V::V1_3),
-        HEADERS_OLD,
-        Cost::By(headers_cost),
-        Answer(headers::headers),
-    )
-    .closed(),
-    row(
-        "blockchain.block.headers",
-        (V::V1_4, V::V1_7),
-        HEADERS,
-        Cost::By(headers_cost),
-        Answer(headers::headers),
-    ),
-    row(
-        "blockchain.headers.subscribe",
-        (V::V1_0, V::V1_1),
-        NONE,
-        Cost::Memory,
-        Call::Session(Session::subscribe_headers),
-    )
-    .closed()
-    .text(Text::Removed),
-    row(
-        "blockchain.headers.subscribe",
-        (V::V1_2, V::V1_2),
-        RAW,
-        Cost::Memory,
-        Call::Session(Session::subscribe_headers),
-    )
-    .closed()
-    .text(Text::Removed),
-    row(
-        "blockchain.headers.subscribe",
-        (V::V1_3, V::V1_3),
-        RAW,
-        Cost::Memory,
-        Call::Session(Session::subscribe_headers),
-    )
-    .text(Text::Removed),
-    row(
-        "blockchain.headers.subscribe",
-        (V::V1_4, V::V1_7),
-        NONE,
-        Cost::Memory,
-        Call::Session(Session::subscribe_headers),
-    )
-    .closed(),
-    row(
-        "blockchain.numblocks.subscribe",
-        (V::V1_0, V::V1_0),
-        NONE,
-        Cost::Memory,
-        Call::Session(Session::subscribe_height),
-    )
-    .text(Text::Removed),
-    row(
-        "blockchain.header.get",
-        ALL,
-        &[need("block_hash", Kind::Block)],
-        Cost::By(header_by_hash_cost),
-        Answer(headers::by_hash),
-    )
-    .extension(),
+    row("blockchain.block.get_chunk", (V::V1_0, V::V1_3), &[need("index", Kind::Natural)], Cost::Index, Answer(headers::chunk)).text(Text::Removed),
+    row("blockchain.block.get_header", (V::V1_0, V::V1_3), HEIGHT, Cost::Memory, Answer(headers::deserialized)).text(Text::Removed),
+    row("blockchain.block.header", (V::V1_3, V::V1_3), HEIGHT, Cost::Memory, Answer(headers::header)).closed(),
+    row("blockchain.block.header", (V::V1_4, V::V1_7), HEADER, Cost::By(header_cost), Answer(headers::header)),
+    row("blockchain.block.headers", (V::V1_2, V::V1_3), HEADERS_OLD, Cost::By(headers_cost), Answer(headers::headers)).closed(),
+    row("blockchain.block.headers", (V::V1_4, V::V1_7), HEADERS, Cost::By(headers_cost), Answer(headers::headers)),
+    row("blockchain.headers.subscribe", (V::V1_0, V::V1_1), NONE, Cost::Memory, Call::Session(Session::subscribe_headers)).closed().text(Text::Removed),
+    row("blockchain.headers.subscribe", (V::V1_2, V::V1_2), RAW, Cost::Memory, Call::Session(Session::subscribe_headers)).closed().text(Text::Removed),
+    row("blockchain.headers.subscribe", (V::V1_3, V::V1_3), RAW, Cost::Memory, Call::Session(Session::subscribe_headers)).text(Text::Removed),
+    row("blockchain.headers.subscribe", (V::V1_4, V::V1_7), NONE, Cost::Memory, Call::Session(Session::subscribe_headers)).closed(),
+    row("blockchain.numblocks.subscribe", (V::V1_0, V::V1_0), NONE, Cost::Memory, Call::Session(Session::subscribe_height)).text(Text::Removed),
+    row("blockchain.header.get", ALL, &[need("block_hash", Kind::Block)], Cost::By(header_by_hash_cost), Answer(headers::by_hash)).extension(),
     // Fees.
-    row(
-        "blockchain.estimatefee",
-        (V::V1_0, V::V1_4_3),
-        &[need("number", Kind::Natural)],
-        Cost::Node,
-        Answer(node::estimate_fee),
-    )
-    .closed(),
-    row(
-        "blockchain.estimatefee",
-        (V::V1_6, V::V1_7),
-        &[need("number", Kind::Natural), may("mode", Kind::Text)],
-        Cost::Node,
-        Answer(node::estimate_fee),
-    ),
-    row(
-        "blockchain.relayfee",
-        (V::V1_0, V::V1_4_3),
-        NONE,
-        Cost::Node,
-        Answer(node::relay_fee),
-    )
-    .text(Text::Removed),
-    row(
-        "mempool.get_fee_histogram",
-        (V::V1_2, V::V1_7),
-        NONE,
-        Cost::Memory,
-        Answer(node::fee_histogram),
-    ),
-    row(
-        "mempool.get_info",
-        (V::V1_6, V::V1_7),
-        NONE,
-        Cost::Node,
-        Answer(node::mempool_info),
-    ),
-    row(
-        "mempool.recent",
-        (V::V1_7, V::V1_7),
-        NONE,
-        Cost::Memory,
-        Answer(node::recent),
-    )
-    .text(Text::Reference),
+    row("blockchain.estimatefee", (V::V1_0, V::V1_4_3), &[need("number", Kind::Natural)], Cost::Node, Answer(node::estimate_fee)).closed(),
+    row("blockchain.estimatefee", (V::V1_6, V::V1_7), &[need("number", Kind::Natural), may("mode", Kind::Text)], Cost::Node, Answer(node::estimate_fee)),
+    row("blockchain.relayfee", (V::V1_0, V::V1_4_3), NONE, Cost::Node, Answer(node::relay_fee)).text(Text::Removed),
+    row("mempool.get_fee_histogram", (V::V1_2, V::V1_7), NONE, Cost::Memory, Answer(node::fee_histogram)),
+    row("mempool.get_info", (V::V1_6, V::V1_7), NONE, Cost::Node, Answer(node::mempool_info)),
+    row("mempool.recent", (V::V1_7, V::V1_7), NONE, Cost::Memory, Answer(node::recent)).text(Text::Reference),
     // Script hashes: 1.1 to 1.6, and at 1.0, where they harm nobody.
-    row(
-        "blockchain.scripthash.get_balance",
-        (V::V1_0, V::V1_6),
-        SCRIPT_HASH,
-        Cost::Script,
-        Answer(scripts::balance),
-    ),
-    row(
-        "blockchain.scripthash.get_history",
-        (V::V1_0, V::V1_6),
-        HISTORY,
-        Cost::Script,
-        Answer(scripts::history),
-    ),
-    row(
-        "blockchain.scripthash.get_mempool",
-        (V::V1_0, V::V1_6),
-        SCRIPT_HASH,
-        Cost::Script,
-        Answer(scripts::mempool),
-    ),
-    row(
-        "blockchain.scripthash.listunspent",
-        (V::V1_0, V::V1_6),
-        SCRIPT_HASH,
-        Cost::Script,
-        Answer(scripts::unspent),
-    ),
-    row(
-        "blockchain.scripthash.subscribe",
-        (V::V1_0, V::V1_6),
-        SCRIPT_HASH,
-        Cost::Script,
-        Subscribe(Topic::ScriptHash),
-    ),
-    row(
-        "blockchain.scripthash.unsubscribe",
-        (V::V1_4_2, V::V1_6),
-        SCRIPT_HASH,
-        Cost::Memory,
-        Call::Session(Session::unsubscribe_script_hash),
-    ),
+    row("blockchain.scripthash.get_balance", (V::V1_0, V::V1_6), SCRIPT_HASH, Cost::Script, Answer(scripts::balance)),
+    row("blockchain.scripthash.get_history", (V::V1_0, V::V1_6), HISTORY, Cost::History, Answer(scripts::history)),
+    row("blockchain.scripthash.get_mempool", (V::V1_0, V::V1_6), SCRIPT_HASH, Cost::Script, Answer(scripts::mempool)),
+    row("blockchain.scripthash.listunspent", (V::V1_0, V::V1_6), SCRIPT_HASH, Cost::History, Answer(scripts::unspent)),
+    row("blockchain.scripthash.subscribe", (V::V1_0, V::V1_6), SCRIPT_HASH, Cost::Script, Subscribe(Topic::ScriptHash)),
+    row("blockchain.scripthash.unsubscribe", (V::V1_4_2, V::V1_6), SCRIPT_HASH, Cost::Memory, Call::Session(Session::unsubscribe_script_hash)),
     // Scripts: 1.7.
-    row(
-        "blockchain.scriptpubkey.get_balance",
-        (V::V1_7, V::V1_7),
-        SCRIPT,
-        Cost::Script,
-        Answer(scripts::balance),
-    )
-    .text(Text::Reference),
-    row(
-        "blockchain.scriptpubkey.get_history",
-        (V::V1_7, V::V1_7),
-        SCRIPT,
-        Cost::Script,
-        Answer(scripts::history),
-    )
-    .text(Text::Reference),
-    row(
-        "blockchain.scriptpubkey.get_mempool",
-        (V::V1_7, V::V1_7),
-        SCRIPT,
-        Cost::Script,
-        Answer(scripts::mempool),
-    )
-    .text(Text::Reference),
-    row(
-        "blockchain.scriptpubkey.listunspent",
-        (V::V1_7, V::V1_7),
-        SCRIPT,
-        Cost::Script,
-        Answer(scripts::unspent),
-    )
-    .text(Text::Reference),
-    row(
-        "blockchain.scriptpubkey.subscribe",
-        (V::V1_7, V::V1_7),
-        SCRIPT,
-        Cost::Script,
-        Subscribe(Topic::Script),
-    )
-    .text(Text::Reference),
-    row(
-        "blockchain.scriptpubkey.unsubscribe",
-        (V::V1_7, V::V1_7),
-        SCRIPT,
-        Cost::Memory,
-        Call::Session(Session::unsubscribe_script),
-    )
-    .text(Text::Reference),
+    row("blockchain.scriptpubkey.get_balance", (V::V1_7, V::V1_7), SCRIPT, Cost::Script, Answer(scripts::balance)).text(Text::Reference),
+    row("blockchain.scriptpubkey.get_history", (V::V1_7, V::V1_7), SCRIPT, Cost::History, Answer(scripts::history)).text(Text::Reference),
+    row("blockchain.scriptpubkey.get_mempool", (V::V1_7, V::V1_7), SCRIPT, Cost::Script, Answer(scripts::mempool)).text(Text::Reference),
+    row("blockchain.scriptpubkey.listunspent", (V::V1_7, V::V1_7), SCRIPT, Cost::History, Answer(scripts::unspent)).text(Text::Reference),
+    row("blockchain.scriptpubkey.subscribe", (V::V1_7, V::V1_7), SCRIPT, Cost::Script, Subscribe(Topic::Script)).text(Text::Reference),
+    row("blockchain.scriptpubkey.unsubscribe", (V::V1_7, V::V1_7), SCRIPT, Cost::Memory, Call::Session(Session::unsubscribe_script)).text(Text::Reference),
     // Outpoints: 1.7.
-    row(
-        "blockchain.outpoint.get_status",
-        (V::V1_7, V::V1_7),
-        OUTPOINT_SCRIPT,
-        Cost::Index,
-        Answer(scripts::outpoint_status),
-    )
-    .text(Text::Reference),
-    row(
-        "blockchain.outpoint.subscribe",
-        (V::V1_7, V::V1_7),
-        OUTPOINT_SCRIPT,
-        Cost::Index,
-        Subscribe(Topic::Outpoint),
-    )
-    .text(Text::Reference),
-    row(
-        "blockchain.outpoint.unsubscribe",
-        (V::V1_7, V::V1_7),
-        OUTPOINT,
-        Cost::Memory,
-        Call::Session(Session::unsubscribe_outpoint),
-    )
-    .text(Text::Reference),
+    row("blockchain.outpoint.get_status", (V::V1_7, V::V1_7), OUTPOINT_SCRIPT, Cost::Index, Answer(scripts::outpoint_status)).text(Text::Reference),
+    row("blockchain.outpoint.subscribe", (V::V1_7, V::V1_7), OUTPOINT_SCRIPT, Cost::Index, Subscribe(Topic::Outpoint)).text(Text::Reference),
+    row("blockchain.outpoint.unsubscribe", (V::V1_7, V::V1_7), OUTPOINT, Cost::Memory, Call::Session(Session::unsubscribe_outpoint)).text(Text::Reference),
     // Transactions.
-    row(
-        "blockchain.transaction.broadcast",
-        (V::V1_0, V::V1_0),
-        RAW_TX,
-        Cost::Node,
-        Answer(node::broadcast_1_0),
-    )
-    .closed(),
-    row(
-        "blockchain.transaction.broadcast",
-        (V::V1_1, V::V1_7),
-        RAW_TX,
-        Cost::Node,
-        Answer(node::broadcast),
-    ),
-    row(
-        "blockchain.transaction.broadcast_package",
-        (V::V1_6, V::V1_7),
-        &[need("raw_txs", Kind::HexList), may("verbose", Kind::Flag)],
-        Cost::Node,
-        Answer(node::broadcast_package),
-    ),
-    row(
-        "blockchain.transaction.testmempoolaccept",
-        (V::V1_7, V::V1_7),
-        &[need("raw_txs", Kind::HexList)],
-        Cost::Node,
-        Answer(node::test_mempool_accept),
-    )
-    .text(Text::Reference),
-    row(
-        "blockchain.transaction.get",
-        (V::V1_0, V::V1_0),
-        &[need("tx_hash", Kind::Txid), may("height", Kind::Ignored)],
-        Cost::Index,
-        Answer(transactions::get_bytes),
-    )
-    .closed(),
-    row(
-        "blockchain.transaction.get",
-        (V::V1_1, V::V1_1),
-        TX_HASH,
-        Cost::Index,
-        Answer(transactions::get_bytes),
-    )
-    .closed(),
-    row(
-        "blockchain.transaction.get",
-        (V::V1_2, V::V1_7),
-        &[need("tx_hash", Kind::Txid), may("verbose", Kind::Flag)],
-        Cost::By(transaction_cost),
-        Answer(transactions::get),
-    )
-    .closed(),
-    row(
-        "blockchain.transaction.get",
-        ALL,
-        &[
-            need("tx_hash", Kind::Txid),
-            may("verbose", Kind::FlagOrHeight),
-        ],
-        Cost::By(transaction_cost),
-        Answer(transactions::get),
-    )
-    .open_only(),
-    row(
-        "blockchain.transaction.get_merkle",
-        ALL,
-        &[need("tx_hash", Kind::Txid), may("height", Kind::Natural)],
-        Cost::Index,
-        Answer(transactions::merkle),
-    ),
-    row(
-        "blockchain.transaction.id_from_pos",
-        (V::V1_4, V::V1_7),
-        &[
-            need("height", Kind::Natural),
-            need("tx_pos", Kind::Natural),
-            may("merkle", Kind::Flag),
-        ],
-        Cost::Index,
-        Answer(transactions::id_from_position),
-    ),
-    row(
-        "blockchain.transaction.get_confirmed_blockhash",
-        ALL,
-        &[
-            need("tx_hash", Kind::Txid),
-            may("include_header", Kind::Flag),
-        ],
-        Cost::Index,
-        Answer(transactions::confirmed_block),
-    )
-    .extension(),
-    row(
-        "blockchain.transaction.get_height",
-        ALL,
-        TX_HASH,
-        Cost::Index,
-        Answer(transactions::height),
-    )
-    .extension(),
-    row(
-        "blockchain.utxo.get_address",
-        (V::V1_0, V::V1_0),
-        &[need("tx_hash", Kind::Txid), need("index", Kind::Natural)],
-        Cost::Index,
-        Answer(transactions::output_address),
-    )
-    .text(Text::Removed),
-    row(
-        "blockchain.utxo.get_info",
-        ALL,
-        &[need("tx_hash", Kind::Txid), need("out_n", Kind::Natural)],
-        Cost::Index,
-        Answer(transactions::output_info),
-    )
-    .extension(),
+    row("blockchain.transaction.broadcast", (V::V1_0, V::V1_0), RAW_TX, Cost::Node, Answer(node::broadcast_1_0)).closed(),
+    row("blockchain.transaction.broadcast", (V::V1_1, V::V1_7), RAW_TX, Cost::Node, Answer(node::broadcast)),
+    row("blockchain.transaction.broadcast_package", (V::V1_6, V::V1_7), &[need("raw_txs", Kind::HexList), may("verbose", Kind::Flag)], Cost::Node, Answer(node::broadcast_package)),
+    row("blockchain.transaction.testmempoolaccept", (V::V1_7, V::V1_7), &[need("raw_txs", Kind::HexList)], Cost::Node, Answer(node::test_mempool_accept)).text(Text::Reference),
+    row("blockchain.transaction.get", (V::V1_0, V::V1_0), &[need("tx_hash", Kind::Txid), may("height", Kind::Ignored)], Cost::Index, Answer(transactions::get_bytes)).closed(),
+    row("blockchain.transaction.get", (V::V1_1, V::V1_1), TX_HASH, Cost::Index, Answer(transactions::get_bytes)).closed(),
+    row("blockchain.transaction.get", (V::V1_2, V::V1_7), &[need("tx_hash", Kind::Txid), may("verbose", Kind::Flag)], Cost::By(transaction_cost), Answer(transactions::get)).closed(),
+    row("blockchain.transaction.get", ALL, &[need("tx_hash", Kind::Txid), may("verbose", Kind::FlagOrHeight)], Cost::By(transaction_cost), Answer(transactions::get)).open_only(),
+    row("blockchain.transaction.get_merkle", ALL, &[need("tx_hash", Kind::Txid), may("height", Kind::Natural)], Cost::Index, Answer(transactions::merkle)),
+    row("blockchain.transaction.id_from_pos", (V::V1_4, V::V1_7), &[need("height", Kind::Natural), need("tx_pos", Kind::Natural), may("merkle", Kind::Flag)], Cost::Index, Answer(transactions::id_from_position)),
+    row("blockchain.transaction.get_confirmed_blockhash", ALL, &[need("tx_hash", Kind::Txid), may("include_header", Kind::Flag)], Cost::Index, Answer(transactions::confirmed_block)).extension(),
+    row("blockchain.transaction.get_height", ALL, TX_HASH, Cost::Index, Answer(transactions::height)).extension(),
+    row("blockchain.utxo.get_address", (V::V1_0, V::V1_0), &[need("tx_hash", Kind::Txid), need("index", Kind::Natural)], Cost::Index, Answer(transactions::output_address)).text(Text::Removed),
+    row("blockchain.utxo.get_info", ALL, &[need("tx_hash", Kind::Txid), need("out_n", Kind::Natural)], Cost::Index, Answer(transactions::output_info)).extension(),
     // The server.
-    row(
-        "server.add_peer",
-        ALL,
-        &[need("features", Kind::Ignored)],
-        Cost::Memory,
-        Answer(server::add_peer),
-    ),
-    row(
-        "server.banner",
-        ALL,
-        NONE,
-        Cost::Memory,
-        Answer(server::banner),
-    ),
-    row(
-        "server.donation_address",
-        ALL,
-        NONE,
-        Cost::Memory,
-        Answer(server::donation_address),
-    ),
-    row(
-        "server.features",
-        ALL,
-        NONE,
-        Cost::Memory,
-        Answer(server::features),
-    ),
-    row(
-        "server.peers.subscribe",
-        ALL,
-        NONE,
-        Cost::Memory,
-        Answer(server::peers),
-    ),
-    row(
-        "server.ping",
-        (V::V1_2, V::V1_6),
-        NONE,
-        Cost::Memory,
-        Answer(server::ping),
-    ),
-    row(
-        "server.ping",
-        (V::V1_7, V::V1_7),
-        &[may("pong_len", Kind::Natural), may("data", Kind::Digits)],
-        Cost::Memory,
-        Answer(server::ping),
-    )
-    .closed()
-    .text(Text::Reference),
-    row(
-        "server.version",
-        ALL,
-        VERSION,
-        Cost::Memory,
-        Call::Session(Session::negotiate),
-    )
-    .tolerant(),
+    row("server.add_peer", ALL, &[need("features", Kind::Ignored)], Cost::Memory, Answer(server::add_peer)),
+    row("server.banner", ALL, NONE, Cost::Memory, Answer(server::banner)),
+    row("server.donation_address", ALL, NONE, Cost::Memory, Answer(server::donation_address)),
+    row("server.features", ALL, NONE, Cost::Memory, Answer(server::features)),
+    row("server.peers.subscribe", ALL, NONE, Cost::Memory, Answer(server::peers)),
+    row("server.ping", (V::V1_2, V::V1_6), NONE, Cost::Memory, Answer(server::ping)),
+    row("server.ping", (V::V1_7, V::V1_7), &[may("pong_len", Kind::Natural), may("data", Kind::Digits)], Cost::Memory, Answer(server::ping)).closed().text(Text::Reference),
+    row("server.version", ALL, VERSION, Cost::Memory, Call::Session(Session::negotiate)).tolerant(),
 ];
 
 /// A name's rows by version.

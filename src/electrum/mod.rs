@@ -7,6 +7,8 @@
 mod answers;
 mod backend;
 mod batch;
+#[cfg(test)]
+pub(crate) mod fake;
 mod job;
 mod json;
 mod message;
@@ -17,6 +19,8 @@ mod refusal;
 mod session;
 mod settings;
 mod subscribed;
+#[cfg(test)]
+mod tests;
 mod version;
 
 pub use backend::{Answers, Backend, Change, Listener, Live, Node};

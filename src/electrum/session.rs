@@ -286,10 +286,11 @@ impl Session {
                         let question = self.asker.question(self.speaks, false);
                         return answer(&question, &args, out).map(|()| true);
                     }
-                    Cost::Script if at_once => {
+                    cost @ (Cost::Script | Cost::History) if at_once => {
                         let mark = out.len();
-                        match self.answer_from_memory(method, &args, out) {
-                            Some(Err(refusal)) if self.asker.wants_longer(&refusal) => {
+                        let is_list = matches!(cost, Cost::History);
+                        match self.answer_from_memory(method, &args, is_list, out) {
+                            Some(Err(refusal)) if is_list && self.asker.wants_longer(&refusal) => {
                                 out.truncate(mark);
                                 Lane::Long
                             }
@@ -297,7 +298,11 @@ impl Session {
                             None => Lane::Short,
                         }
                     }
-                    Cost::Memory | Cost::Script | Cost::Index | Cost::By(_) => Lane::Short,
+                    Cost::Memory
+                    | Cost::Script
+                    | Cost::History
+                    | Cost::Index
+                    | Cost::By(_) => Lane::Short,
                     Cost::Node => Lane::Node,
                 };
                 jobs.push(self.job(lane, Work::Answer { method, args }, ticket(request)));
@@ -329,23 +334,19 @@ impl Session {
                 // Register first, then compute: a change in between is told, none is lost.
                 self.listener.subscribe(script);
                 self.subscribed.ask_script(script, name, address);
-                let lane = match at_once.then(|| self.status_from_memory(&script)).flatten() {
-                    None => Lane::Short,
-                    Some(Err(refusal)) if self.asker.wants_longer(&refusal) => Lane::Long,
-                    Some(status) => {
-                        if let Ok(status) = &status {
-                            write_status(out, status.as_ref());
-                        }
-                        let result = status.clone().map(|_| true);
-                        self.learn_status(&script, status, Some(name), None, jobs);
-                        return result;
+                if let Some(status) = at_once.then(|| self.status_from_memory(&script)).flatten() {
+                    if let Ok(status) = &status {
+                        write_status(out, status.as_ref());
                     }
-                };
+                    let result = status.clone().map(|_| true);
+                    self.learn_status(&script, status, Some(name), None, jobs);
+                    return result;
+                }
                 let work = Work::Status {
                     script,
                     name: Some(name),
                 };
-                jobs.push(self.job(lane, work, ticket(request)));
+                jobs.push(self.job(Lane::Short, work, ticket(request)));
                 Ok(false)
             }
         }
@@ -366,12 +367,13 @@ impl Session {
         &self,
         method: &Method,
         args: &Args,
+        is_list: bool,
         out: &mut Vec<u8>,
     ) -> Option<Result<(), Refusal>> {
         let Call::Answer(answer) = method.call else {
             return None;
         };
-        let question = self.asker.question(self.speaks, true);
+        let question = self.asker.question(self.speaks, is_list);
         let script = args.first_script()?;
         question
             .view
@@ -379,8 +381,9 @@ impl Session {
             .then(|| answer(&question, args, out))
     }
 
+    /// A status in memory is known without its history, however long that is.
     fn status_from_memory(&self, script: &ScriptHash) -> Option<Result<Option<Status>, Refusal>> {
-        let question = self.asker.question(self.speaks, true);
+        let question = self.asker.question(self.speaks, false);
         question.view.is_in_memory(script).then(|| {
             question
                 .view
@@ -557,13 +560,6 @@ impl Session {
         }
         match self.status_from_memory(script) {
             None => self.look_again(*script, jobs),
-            Some(Err(refusal)) if self.asker.wants_longer(&refusal) => {
-                let work = Work::Status {
-                    script: *script,
-                    name: None,
-                };
-                jobs.push(self.job(Lane::Long, work, Ticket::default()));
-            }
             Some(status) => self.learn_status(script, status, None, Some(out), jobs),
         }
     }

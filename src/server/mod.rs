@@ -6,6 +6,8 @@ mod limits;
 mod link;
 mod listen;
 mod pool;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::{

@@ -1,0 +1,545 @@
+//! The same story over every transport, and what each bound does.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    net::{TcpStream, UnixStream},
+    sync::watch,
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_rustls::rustls::{
+    self, ClientConfig, DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::*;
+use crate::{
+    chain::ScriptHash,
+    electrum::{
+        Version,
+        fake::{Fake, header, script, txid},
+    },
+};
+
+/// No step of a test takes as long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct TestServer {
+    fake: Fake,
+    urls: Vec<String>,
+    stop: watch::Sender<bool>,
+    running: JoinHandle<std::io::Result<()>>,
+    dir: tempfile::TempDir,
+}
+
+impl TestServer {
+    async fn start(limits: Limits, kinds: &[&str]) -> TestServer {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TlsFiles::own(dir.path(), &["localhost".to_owned()]).unwrap();
+        let tls = TlsAcceptor::new(files).unwrap();
+        let mut listeners = Vec::new();
+        for kind in kinds {
+            let url = match *kind {
+                "unix" => format!("unix:{}", dir.path().join("socket").display()),
+                kind => format!("{kind}://127.0.0.1:0"),
+            };
+            let url: ListenUrl = url.parse().unwrap();
+            listeners.push(Listener::bind(&url, Some(&tls)).await.unwrap());
+        }
+        let urls = listeners.iter().map(Listener::url).collect();
+        let fake = Fake::new();
+        let shared = Shared {
+            backend: fake.backend(),
+            settings: Arc::new(Settings {
+                protocol_max: Version::V1_7,
+                network: bitcoin::Network::Regtest,
+                ..Settings::default()
+            }),
+            limits,
+        };
+        let (stop, stopped) = watch::channel(false);
+        let running = tokio::spawn(run(listeners, shared, stopped));
+        TestServer {
+            fake,
+            urls,
+            stop,
+            running,
+            dir,
+        }
+    }
+
+    async fn client(&self) -> Client {
+        Client::connect(&self.urls[0]).await
+    }
+
+    async fn stop(self) {
+        let started = Instant::now();
+        self.stop.send(true).unwrap();
+        self.running.await.unwrap().unwrap();
+        assert!(started.elapsed() < Duration::from_secs(2));
+    }
+}
+
+trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Bytes for S {}
+
+enum Client {
+    Lines(BufReader<Box<dyn Bytes>>),
+    Frames(tokio_tungstenite::WebSocketStream<Box<dyn Bytes>>),
+}
+
+impl Client {
+    async fn connect(url: &str) -> Client {
+        let (scheme, rest) = url.split_once(':').unwrap();
+        let stream: Box<dyn Bytes> = match scheme {
+            "unix" => Box::new(UnixStream::connect(PathBuf::from(rest)).await.unwrap()),
+            _ => {
+                let stream = TcpStream::connect(rest.trim_start_matches("//")).await.unwrap();
+                match scheme {
+                    "tls" | "wss" => {
+                        let name = "localhost".try_into().unwrap();
+                        let connector = tokio_rustls::TlsConnector::from(Arc::new(trusting()));
+                        Box::new(connector.connect(name, stream).await.unwrap())
+                    }
+                    _ => Box::new(stream),
+                }
+            }
+        };
+        match scheme {
+            "ws" | "wss" => {
+                let (stream, _) = tokio_tungstenite::client_async("ws://localhost/", stream)
+                    .await
+                    .unwrap();
+                Client::Frames(stream)
+            }
+            _ => Client::Lines(BufReader::new(stream)),
+        }
+    }
+
+    async fn send(&mut self, text: &str) {
+        match self {
+            Client::Lines(stream) => {
+                stream.write_all(text.as_bytes()).await.unwrap();
+                stream.write_all(b"\n").await.unwrap();
+                stream.flush().await.unwrap();
+            }
+            Client::Frames(stream) => stream.send(Message::text(text)).await.unwrap(),
+        }
+    }
+
+    /// The next message; none at the end.
+    async fn next(&mut self) -> Option<Value> {
+        let text = match self {
+            Client::Lines(stream) => {
+                let mut line = String::new();
+                match timeout(PATIENCE, stream.read_line(&mut line)).await.unwrap() {
+                    Ok(0) | Err(_) => return None,
+                    Ok(_) => line,
+                }
+            }
+            Client::Frames(stream) => match timeout(PATIENCE, stream.next()).await.unwrap() {
+                Some(Ok(Message::Text(text))) => {
+                    assert!(!text.contains('\n'));
+                    text.to_string()
+                }
+                _ => return None,
+            },
+        };
+        Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
+    }
+
+    async fn ask(&mut self, method: &str, params: Value) -> Value {
+        self.send(&json!({ "id": method, "method": method, "params": params }).to_string())
+            .await;
+        let reply = self.next().await.unwrap();
+        assert_eq!(reply["id"], method);
+        reply["result"].clone()
+    }
+}
+
+/// Trusts any certificate, as wallets do on first use.
+fn trusting() -> ClientConfig {
+    #[derive(Debug)]
+    struct Any;
+    impl ServerCertVerifier for Any {
+        fn verify_server_cert(
+            &self,
+            _: &rustls_pki_types::CertificateDer<'_>,
+            _: &[rustls_pki_types::CertificateDer<'_>],
+            _: &rustls_pki_types::ServerName<'_>,
+            _: &[u8],
+            _: rustls_pki_types::UnixTime,
+        ) -> Result<ServerCertVerified, rustls::Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &rustls_pki_types::CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &rustls_pki_types::CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            rustls::crypto::ring::default_provider()
+                .signature_verification_algorithms
+                .supported_schemes()
+        }
+    }
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Any))
+        .with_no_client_auth()
+}
+
+fn status(fake: &Fake, script: &ScriptHash) -> Value {
+    json!(fake.status(script).map(|status| status.to_string()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_story_over_every_transport() {
+    let server = TestServer::start(Limits::default(), &["tcp", "tls", "ws", "wss", "unix"]).await;
+    for url in &server.urls {
+        // 1. Agree, and look around.
+        let mut client = Client::connect(url).await;
+        let pair = client.ask("server.version", json!(["x", ["1.4", "1.6"]])).await;
+        assert_eq!(pair[1], "1.6");
+        // 2. Subscribe to a script in memory and to one on disk, and to the tip.
+        let on_disk = script(50);
+        server.fake.change(|world| _ = world.on_disk.insert(on_disk));
+        for script in [script(1), on_disk] {
+            let told = client
+                .ask("blockchain.scripthash.subscribe", json!([script.to_string()]))
+                .await;
+            assert_eq!(told, status(&server.fake, &script));
+        }
+        let tip = client.ask("blockchain.headers.subscribe", json!([])).await;
+        // 3. A batch with parts of each lane.
+        client
+            .send(&json!([
+                { "id": 1, "method": "blockchain.transaction.get", "params": [txid(1).to_string()] },
+                { "id": 2, "method": "server.ping" },
+                { "id": 3, "method": "blockchain.estimatefee", "params": [6] },
+            ]).to_string())
+            .await;
+        let replies = client.next().await.unwrap();
+        assert_eq!(replies.as_array().unwrap().len(), 3);
+        assert_eq!(replies[2]["result"], json!(0.0001));
+        // 4. A payment and a block are pushed.
+        for script in [script(1), on_disk] {
+            server.fake.pay(script, 99);
+            server.fake.tell(false, &[script], &[]);
+            let push = client.next().await.unwrap();
+            let expected = json!([script.to_string(), status(&server.fake, &script)]);
+            assert_eq!(push["params"], expected, "{url}");
+        }
+        let height = tip["height"].as_u64().unwrap() as u32 + 1;
+        server.fake.change(|world| world.headers.push(header(height, 1)));
+        server.fake.tell(true, &[], &[]);
+        assert_eq!(client.next().await.unwrap()["params"][0]["height"], height);
+        // 5. Nonsense is answered, and the next request too.
+        client.send("{nonsense").await;
+        assert_eq!(client.next().await.unwrap()["error"]["code"], -32700);
+        assert_eq!(client.ask("server.ping", json!([])).await, json!(null));
+        // 6. No common version ends it.
+        let mut other = Client::connect(url).await;
+        other.send(r#"{"id":1,"method":"server.version","params":["x","9.9"]}"#).await;
+        assert_eq!(other.next().await.unwrap()["error"]["code"], 1);
+        assert!(other.next().await.is_none());
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_requests_of_one_write_are_all_answered_in_order() {
+    let server = TestServer::start(Limits::default(), &["tcp"]).await;
+    let mut client = server.client().await;
+    let count = 5000;
+    let lines: Vec<String> = (0..count)
+        .map(|id| json!({ "id": id, "method": "blockchain.block.header", "params": [id % 10] }).to_string())
+        .collect();
+    client.send(&lines.join("\r\n\n  ")).await;
+    for id in 0..count {
+        assert_eq!(client.next().await.unwrap()["id"], id);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_closes_his_sending_side_is_still_answered() {
+    let server = TestServer::start(Limits::default(), &["tcp"]).await;
+    let at = server.urls[0].trim_start_matches("tcp://");
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let request = json!({ "id": 1, "method": "blockchain.transaction.get", "params": [txid(1).to_string()] });
+    stream.write_all(format!("{request}\n").as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut all = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut all)).await.unwrap().unwrap();
+    assert!(all.contains(&"01".repeat(10)));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_without_end_is_told_and_closed_and_others_do_not_notice() {
+    let limits = Limits {
+        line_bytes_max: 100_000,
+        ..Limits::default()
+    };
+    let server = TestServer::start(limits, &["tcp", "ws"]).await;
+    let mut other = server.client().await;
+    let at = server.urls[0].trim_start_matches("tcp://");
+    let stream = TcpStream::connect(at).await.unwrap();
+    let (mut read, mut write) = stream.into_split();
+    let flood = tokio::spawn(async move {
+        let piece = vec![b'['; 10_000];
+        for _ in 0..1000 {
+            if write.write_all(&piece).await.is_err() {
+                break;
+            }
+        }
+    });
+    let mut told = String::new();
+    let _ = timeout(PATIENCE, read.read_to_string(&mut told)).await.unwrap();
+    assert!(told.contains("100000 bytes"), "{told:?}");
+    flood.await.unwrap();
+    // Over WebSocket the connection just ends.
+    let mut frames = Client::connect(&server.urls[1]).await;
+    frames.send(&"x".repeat(200_000)).await;
+    assert!(frames.next().await.is_none());
+    assert_eq!(other.ask("server.ping", json!([])).await, json!(null));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_closed_and_costs_no_more_than_the_bound() {
+    let limits = Limits {
+        write_timeout: Duration::from_millis(500),
+        output_bytes_max: 10_000,
+        ..Limits::default()
+    };
+    let server = TestServer::start(limits, &["tcp"]).await;
+    let mut other = server.client().await;
+    let at = server.urls[0].trim_start_matches("tcp://");
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let request = json!({ "id": 1, "method": "blockchain.block.headers", "params": [0, 10] }).to_string() + "\n";
+    let many = request.repeat(1000);
+    // It goes on asking until the server has enough of it.
+    let ended = timeout(PATIENCE, async {
+        loop {
+            if stream.write_all(many.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+    });
+    ended.await.expect("it is closed");
+    assert_eq!(other.ask("server.ping", json!([])).await, json!(null));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_gets_the_newest_status_not_a_queue() {
+    let server = TestServer::start(Limits::default(), &["tcp"]).await;
+    let mut client = server.client().await;
+    client
+        .ask("blockchain.scripthash.subscribe", json!([script(1).to_string()]))
+        .await;
+    // The answer to the first change is held at the disk; a hundred more follow meanwhile.
+    server.fake.change(|world| _ = world.on_disk.insert(script(1)));
+    server.fake.shut_gate();
+    for number in 10..110 {
+        server.fake.pay(script(1), number);
+        server.fake.tell(false, &[script(1)], &[]);
+    }
+    server.fake.open_gate();
+    let newest = status(&server.fake, &script(1));
+    let mut pushes = 0;
+    loop {
+        pushes += 1;
+        let push = client.next().await.unwrap();
+        if push["params"][1] == newest {
+            break;
+        }
+    }
+    assert!(pushes <= 3, "{pushes}");
+    assert_eq!(client.ask("server.ping", json!([])).await, json!(null));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_client_is_closed_and_a_dripping_one_too() {
+    let limits = Limits {
+        idle_timeout: Duration::from_millis(400),
+        ..Limits::default()
+    };
+    let server = TestServer::start(limits, &["tcp"]).await;
+    let mut idle = server.client().await;
+    assert!(idle.next().await.is_none());
+    let at = server.urls[0].trim_start_matches("tcp://");
+    let mut dripping = TcpStream::connect(at).await.unwrap();
+    let ended = timeout(PATIENCE, async {
+        let mut interval = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            interval.tick().await;
+            if dripping.write_all(b"[").await.is_err() {
+                break;
+            }
+        }
+    });
+    ended.await.expect("it is closed");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_does_not_come_is_not_waited_for() {
+    let limits = Limits {
+        handshake_timeout: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let server = TestServer::start(limits, &["tls", "ws"]).await;
+    for url in &server.urls {
+        let at = url.split_once("//").unwrap().1;
+        let mut silent = TcpStream::connect(at).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = timeout(PATIENCE, silent.read_to_end(&mut rest)).await.unwrap();
+        let mut garbage = TcpStream::connect(at).await.unwrap();
+        garbage.write_all(&[0x16; 3000]).await.unwrap();
+        let _ = timeout(PATIENCE, garbage.read_to_end(&mut rest)).await.unwrap();
+    }
+    let mut good = server.client().await;
+    assert_eq!(good.ask("server.ping", json!([])).await, json!(null));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_are_no_more_connections_than_there_may_be_and_they_come_back() {
+    let limits = Limits {
+        listener_connections_max: 2,
+        ..Limits::default()
+    };
+    let server = TestServer::start(limits, &["tcp"]).await;
+    let mut first = server.client().await;
+    let mut second = server.client().await;
+    first.ask("server.ping", json!([])).await;
+    second.ask("server.ping", json!([])).await;
+    let mut third = server.client().await;
+    assert!(third.next().await.is_none());
+    drop(first);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut client = server.client().await;
+        client.send(r#"{"id":1,"method":"server.ping"}"#).await;
+        if client.next().await.is_some() {
+            break;
+        }
+        assert!(Instant::now() < deadline);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_question_holds_up_nobody_and_ends_with_its_client() {
+    let limits = Limits {
+        short_threads: 1,
+        long_threads: 1,
+        half_closed_timeout: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let server = TestServer::start(limits, &["tcp"]).await;
+    server.fake.change(|world| {
+        use crate::chain::{Confirmed, History};
+        let entry = Confirmed { txid: txid(1), height: 3 };
+        let confirmed = Arc::new(vec![entry; 5000]);
+        world.histories.insert(script(2), History { confirmed, ..History::default() });
+    });
+    // In memory, so that it is known to be long at once; then its disk is slow.
+    let mut slow = server.client().await;
+    let history = json!({ "id": 1, "method": "blockchain.scripthash.get_history", "params": [script(2).to_string()] });
+    slow.send(&history.to_string()).await;
+    assert!(slow.next().await.unwrap()["result"].is_array());
+    // Now a question of the node is held: the short lane still answers.
+    let mut other = server.client().await;
+    server.fake.change(|world| _ = world.on_disk.insert(script(2)));
+    server.fake.shut_gate();
+    slow.send(&history.to_string()).await;
+    assert_eq!(other.ask("server.ping", json!([])).await, json!(null));
+    let balance = other.ask("blockchain.scripthash.get_balance", json!([script(1).to_string()])).await;
+    assert_eq!(balance["confirmed"], 7000);
+    // The slow one goes: its question is cancelled, and the thread is free for others.
+    drop(slow);
+    server.fake.change(|world| _ = world.on_disk.insert(script(3)));
+    let deadline = Instant::now() + PATIENCE;
+    let ask = json!({ "id": 2, "method": "blockchain.estimatefee", "params": [6] });
+    other.send(&ask.to_string()).await;
+    assert_eq!(other.next().await.unwrap()["id"], 2);
+    server.fake.open_gate();
+    assert!(Instant::now() < deadline);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_certificate_is_used_without_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let files = TlsFiles::own(dir.path(), &["localhost".to_owned()]).unwrap();
+    let new = TlsFiles::own(other.path(), &["localhost".to_owned()]).unwrap();
+    let tls = TlsAcceptor::new(files.clone()).unwrap();
+    let before = tls.current().config().clone();
+    std::fs::copy(&new.key, &files.key).unwrap();
+    std::fs::copy(&new.certificate, &files.certificate).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while Arc::ptr_eq(tls.current().config(), &before) {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Nonsense in the file changes nothing.
+    let good = tls.current().config().clone();
+    std::fs::write(&files.certificate, "nonsense").unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert!(Arc::ptr_eq(tls.current().config(), &good));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_takes_no_longer_than_it_may_with_clients_and_questions_about() {
+    let server = TestServer::start(Limits::default(), &["tcp", "unix"]).await;
+    let mut clients = Vec::new();
+    for url in &server.urls {
+        for _ in 0..20 {
+            clients.push(Client::connect(url).await);
+        }
+    }
+    clients[0].ask("server.ping", json!([])).await;
+    server.fake.change(|world| _ = world.on_disk.insert(script(1)));
+    server.fake.shut_gate();
+    let history = json!({ "id": 1, "method": "blockchain.scripthash.get_history", "params": [script(1).to_string()] });
+    clients[0].send(&history.to_string()).await;
+    let socket = server.dir.path().join("socket");
+    assert!(socket.exists());
+    let stop = server.stop.clone();
+    let started = Instant::now();
+    stop.send(true).unwrap();
+    server.running.await.unwrap().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(2));
+    assert!(!socket.exists(), "the socket file is gone");
+    for mut client in clients {
+        assert!(client.next().await.is_none());
+    }
+}
