@@ -93,18 +93,40 @@ impl Fake {
             world.headers = (0..10).map(|height| header(height, 1)).collect();
             let history = History {
                 confirmed: Arc::new(vec![
-                    Confirmed { txid: txid(1), height: 3 },
-                    Confirmed { txid: txid(2), height: 5 },
+                    Confirmed {
+                        txid: txid(1),
+                        height: 3,
+                    },
+                    Confirmed {
+                        txid: txid(2),
+                        height: 5,
+                    },
                 ]),
                 mempool: vec![
-                    MempoolEntry { txid: txid(3), fee: 200, has_unconfirmed_inputs: false },
-                    MempoolEntry { txid: txid(4), fee: 300, has_unconfirmed_inputs: true },
+                    MempoolEntry {
+                        txid: txid(3),
+                        fee: 200,
+                        has_unconfirmed_inputs: false,
+                    },
+                    MempoolEntry {
+                        txid: txid(4),
+                        fee: 300,
+                        has_unconfirmed_inputs: true,
+                    },
                 ],
             };
             world.histories.insert(script(1), history);
-            let coin = |number, height| Unspent { txid: txid(number), vout: 1, value: 5000, height };
-            world.unspent.insert(script(1), vec![coin(2, 5), coin(4, 0)]);
-            for (number, confirmed) in [(1, Some((3, 0))), (2, Some((5, 1))), (3, None), (4, None)] {
+            let coin = |number, height| Unspent {
+                txid: txid(number),
+                vout: 1,
+                value: 5000,
+                height,
+            };
+            world
+                .unspent
+                .insert(script(1), vec![coin(2, 5), coin(4, 0)]);
+            for (number, confirmed) in [(1, Some((3, 0))), (2, Some((5, 1))), (3, None), (4, None)]
+            {
                 let bytes = vec![number; 10];
                 world.txs.insert(txid(number), FoundTx { bytes, confirmed });
             }
@@ -112,7 +134,10 @@ impl Fake {
                 value: bitcoin::Amount::from_sat(5000),
                 script_pubkey: ScriptBuf::from_bytes(locking(1)),
             };
-            let outpoint = |number| OutPoint { txid: txid(number), vout: 1 };
+            let outpoint = |number| OutPoint {
+                txid: txid(number),
+                vout: 1,
+            };
             world.outputs.insert(outpoint(1), (output.clone(), 3));
             world.outputs.insert(outpoint(2), (output.clone(), 5));
             world.outputs.insert(outpoint(4), (output, 0));
@@ -136,8 +161,17 @@ impl Fake {
     /// Adds an unconfirmed transaction to a script's history, without telling.
     pub fn pay(&self, script: ScriptHash, number: u8) {
         self.change(|world| {
-            let entry = MempoolEntry { txid: txid(number), fee: 1, has_unconfirmed_inputs: false };
-            world.histories.entry(script).or_default().mempool.push(entry);
+            let entry = MempoolEntry {
+                txid: txid(number),
+                fee: 1,
+                has_unconfirmed_inputs: false,
+            };
+            world
+                .histories
+                .entry(script)
+                .or_default()
+                .mempool
+                .push(entry);
         });
     }
 
@@ -154,7 +188,9 @@ impl Fake {
 
     pub fn listens(&self, script: &ScriptHash) -> bool {
         let listeners = self.0.listeners.lock().unwrap();
-        listeners.iter().any(|l| l.inside.lock().unwrap().scripts.contains(script))
+        listeners
+            .iter()
+            .any(|l| l.inside.lock().unwrap().scripts.contains(script))
     }
 
     /// Questions to the disk and the node wait, until [`Fake::open_gate`].
@@ -174,7 +210,11 @@ impl Fake {
             if cancelled.is_some_and(|flag| flag.load(std::sync::atomic::Ordering::Relaxed)) {
                 return Err(QueryError::Cancelled);
             }
-            let waited = self.0.gate.opened.wait_timeout(is_shut, Duration::from_millis(10));
+            let waited = self
+                .0
+                .gate
+                .opened
+                .wait_timeout(is_shut, Duration::from_millis(10));
             is_shut = waited.unwrap().0;
         }
         Ok(())
@@ -183,7 +223,10 @@ impl Fake {
 
 impl Backend for Fake {
     fn answers(&self) -> Arc<dyn Answers> {
-        Arc::new(FakeView { fake: self.clone(), world: self.world() })
+        Arc::new(FakeView {
+            fake: self.clone(),
+            world: self.world(),
+        })
     }
     fn listener(&self) -> Arc<dyn Listener> {
         let listener = Arc::new(FakeListener::default());
@@ -214,7 +257,12 @@ impl FakeView {
             self.fake.pass_gate(Some(ask))?;
         }
         self.check()?;
-        let history = self.world.histories.get(script).cloned().unwrap_or_default();
+        let history = self
+            .world
+            .histories
+            .get(script)
+            .cloned()
+            .unwrap_or_default();
         let entries = history.confirmed.len() + history.mempool.len();
         match ask.max_history {
             Some(limit) if entries > limit => Err(QueryError::TooLarge { limit }),
@@ -266,7 +314,10 @@ impl Answers for FakeView {
     }
     fn balance(&self, script: &ScriptHash, ask: &Ask) -> Result<Balance, QueryError> {
         self.ask(script, ask)?;
-        Ok(Balance { confirmed: 7000, unconfirmed: -2000 })
+        Ok(Balance {
+            confirmed: 7000,
+            unconfirmed: -2000,
+        })
     }
     fn unspent(&self, script: &ScriptHash, ask: &Ask) -> Result<Vec<Unspent>, QueryError> {
         self.ask(script, ask)?;
@@ -284,12 +335,24 @@ impl Answers for FakeView {
         let Some((at, position)) = self.position(txid)? else {
             return Ok(None);
         };
-        let proof = MerkleProof { position, branch: vec![[7; 32]], root: [8; 32] };
+        let proof = MerkleProof {
+            position,
+            branch: vec![[7; 32]],
+            root: [8; 32],
+        };
         Ok((at == height).then_some(proof))
     }
-    fn txid_at(&self, height: Height, position: u32) -> Result<Option<(Txid, MerkleProof)>, QueryError> {
+    fn txid_at(
+        &self,
+        height: Height,
+        position: u32,
+    ) -> Result<Option<(Txid, MerkleProof)>, QueryError> {
         self.check()?;
-        let found = self.world.txs.iter().find(|(_, tx)| tx.confirmed == Some((height, position)));
+        let found = self
+            .world
+            .txs
+            .iter()
+            .find(|(_, tx)| tx.confirmed == Some((height, position)));
         let Some((txid, _)) = found else {
             return Ok(None);
         };
@@ -299,7 +362,12 @@ impl Answers for FakeView {
         self.check()?;
         Ok(self.world.outputs.get(outpoint).cloned())
     }
-    fn outpoint_status(&self, outpoint: &OutPoint, script: &ScriptHash, _: &Ask) -> Result<OutpointStatus, QueryError> {
+    fn outpoint_status(
+        &self,
+        outpoint: &OutPoint,
+        script: &ScriptHash,
+        _: &Ask,
+    ) -> Result<OutpointStatus, QueryError> {
         self.check()?;
         let Some((output, height)) = self.world.outputs.get(outpoint) else {
             return Ok(OutpointStatus::default());
@@ -316,7 +384,11 @@ impl Answers for FakeView {
         Arc::new(vec![(12.5, 1000), (1.0, 2000)])
     }
     fn recent(&self) -> Vec<RecentTx> {
-        vec![RecentTx { txid: txid(3), fee: 200, vsize: 110 }]
+        vec![RecentTx {
+            txid: txid(3),
+            fee: 200,
+            vsize: 110,
+        }]
     }
 }
 
@@ -420,7 +492,10 @@ impl Node for Fake {
             .position(|header| Value::String(block_hash(header).to_string()) == params[0]);
         match height {
             Some(height) => self.node_answers(json!({ "height": height })),
-            None => Err(RpcError::Refused { code: -5, message: "Block not found".to_owned() }),
+            None => Err(RpcError::Refused {
+                code: -5,
+                message: "Block not found".to_owned(),
+            }),
         }
     }
     fn broadcast(&self, _: &str) -> Result<String, RpcError> {
@@ -441,7 +516,8 @@ impl Node for Fake {
     fn estimate_fee(&self, blocks: u16, mode: Option<&str>) -> Result<Option<f64>, RpcError> {
         assert!((1..=1008).contains(&blocks));
         assert!(mode.is_none_or(|mode| mode == "ECONOMICAL"));
-        self.node_answers(Value::Null).map(|_| (blocks > 1).then_some(0.0001))
+        self.node_answers(Value::Null)
+            .map(|_| (blocks > 1).then_some(0.0001))
     }
     fn mempool_info(&self) -> Result<Value, RpcError> {
         self.node_answers(json!({ "size": 1, "mempoolminfee": 0.00001, "minrelaytxfee": 0.00002 }))
@@ -449,7 +525,13 @@ impl Node for Fake {
     fn relay_fee(&self) -> Result<f64, RpcError> {
         self.node_answers(Value::Null).map(|_| 0.00001)
     }
-    fn transaction_verbose(&self, txid: &Txid, block: Option<&BlockHash>) -> Result<Value, RpcError> {
-        self.node_answers(json!({ "txid": txid.to_string(), "blockhash": block.map(ToString::to_string) }))
+    fn transaction_verbose(
+        &self,
+        txid: &Txid,
+        block: Option<&BlockHash>,
+    ) -> Result<Value, RpcError> {
+        self.node_answers(
+            json!({ "txid": txid.to_string(), "blockhash": block.map(ToString::to_string) }),
+        )
     }
 }

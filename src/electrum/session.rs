@@ -298,11 +298,9 @@ impl Session {
                             None => Lane::Short,
                         }
                     }
-                    Cost::Memory
-                    | Cost::Script
-                    | Cost::History
-                    | Cost::Index
-                    | Cost::By(_) => Lane::Short,
+                    Cost::Memory | Cost::Script | Cost::History | Cost::Index | Cost::By(_) => {
+                        Lane::Short
+                    }
                     Cost::Node => Lane::Node,
                 };
                 jobs.push(self.job(lane, Work::Answer { method, args }, ticket(request)));

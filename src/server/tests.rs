@@ -103,7 +103,9 @@ impl Client {
         let stream: Box<dyn Bytes> = match scheme {
             "unix" => Box::new(UnixStream::connect(PathBuf::from(rest)).await.unwrap()),
             _ => {
-                let stream = TcpStream::connect(rest.trim_start_matches("//")).await.unwrap();
+                let stream = TcpStream::connect(rest.trim_start_matches("//"))
+                    .await
+                    .unwrap();
                 match scheme {
                     "tls" | "wss" => {
                         let name = "localhost".try_into().unwrap();
@@ -141,7 +143,10 @@ impl Client {
         let text = match self {
             Client::Lines(stream) => {
                 let mut line = String::new();
-                match timeout(PATIENCE, stream.read_line(&mut line)).await.unwrap() {
+                match timeout(PATIENCE, stream.read_line(&mut line))
+                    .await
+                    .unwrap()
+                {
                     Ok(0) | Err(_) => return None,
                     Ok(_) => line,
                 }
@@ -221,14 +226,21 @@ async fn the_same_story_over_every_transport() {
     for url in &server.urls {
         // 1. Agree, and look around.
         let mut client = Client::connect(url).await;
-        let pair = client.ask("server.version", json!(["x", ["1.4", "1.6"]])).await;
+        let pair = client
+            .ask("server.version", json!(["x", ["1.4", "1.6"]]))
+            .await;
         assert_eq!(pair[1], "1.6");
         // 2. Subscribe to a script in memory and to one on disk, and to the tip.
         let on_disk = script(50);
-        server.fake.change(|world| _ = world.on_disk.insert(on_disk));
+        server
+            .fake
+            .change(|world| _ = world.on_disk.insert(on_disk));
         for script in [script(1), on_disk] {
             let told = client
-                .ask("blockchain.scripthash.subscribe", json!([script.to_string()]))
+                .ask(
+                    "blockchain.scripthash.subscribe",
+                    json!([script.to_string()]),
+                )
                 .await;
             assert_eq!(told, status(&server.fake, &script));
         }
@@ -253,7 +265,9 @@ async fn the_same_story_over_every_transport() {
             assert_eq!(push["params"], expected, "{url}");
         }
         let height = tip["height"].as_u64().unwrap() as u32 + 1;
-        server.fake.change(|world| world.headers.push(header(height, 1)));
+        server
+            .fake
+            .change(|world| world.headers.push(header(height, 1)));
         server.fake.tell(true, &[], &[]);
         assert_eq!(client.next().await.unwrap()["params"][0]["height"], height);
         // 5. Nonsense is answered, and the next request too.
@@ -262,7 +276,9 @@ async fn the_same_story_over_every_transport() {
         assert_eq!(client.ask("server.ping", json!([])).await, json!(null));
         // 6. No common version ends it.
         let mut other = Client::connect(url).await;
-        other.send(r#"{"id":1,"method":"server.version","params":["x","9.9"]}"#).await;
+        other
+            .send(r#"{"id":1,"method":"server.version","params":["x","9.9"]}"#)
+            .await;
         assert_eq!(other.next().await.unwrap()["error"]["code"], 1);
         assert!(other.next().await.is_none());
     }
@@ -275,7 +291,10 @@ async fn many_requests_of_one_write_are_all_answered_in_order() {
     let mut client = server.client().await;
     let count = 5000;
     let lines: Vec<String> = (0..count)
-        .map(|id| json!({ "id": id, "method": "blockchain.block.header", "params": [id % 10] }).to_string())
+        .map(|id| {
+            json!({ "id": id, "method": "blockchain.block.header", "params": [id % 10] })
+                .to_string()
+        })
         .collect();
     client.send(&lines.join("\r\n\n  ")).await;
     for id in 0..count {
@@ -289,11 +308,18 @@ async fn who_closes_his_sending_side_is_still_answered() {
     let server = TestServer::start(Limits::default(), &["tcp"]).await;
     let at = server.urls[0].trim_start_matches("tcp://");
     let mut stream = TcpStream::connect(at).await.unwrap();
-    let request = json!({ "id": 1, "method": "blockchain.transaction.get", "params": [txid(1).to_string()] });
-    stream.write_all(format!("{request}\n").as_bytes()).await.unwrap();
+    let request =
+        json!({ "id": 1, "method": "blockchain.transaction.get", "params": [txid(1).to_string()] });
+    stream
+        .write_all(format!("{request}\n").as_bytes())
+        .await
+        .unwrap();
     stream.shutdown().await.unwrap();
     let mut all = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut all)).await.unwrap().unwrap();
+    timeout(PATIENCE, stream.read_to_string(&mut all))
+        .await
+        .unwrap()
+        .unwrap();
     assert!(all.contains(&"01".repeat(10)));
     server.stop().await;
 }
@@ -318,7 +344,9 @@ async fn a_line_without_end_is_told_and_closed_and_others_do_not_notice() {
         }
     });
     let mut told = String::new();
-    let _ = timeout(PATIENCE, read.read_to_string(&mut told)).await.unwrap();
+    let _ = timeout(PATIENCE, read.read_to_string(&mut told))
+        .await
+        .unwrap();
     assert!(told.contains("100000 bytes"), "{told:?}");
     flood.await.unwrap();
     // Over WebSocket the connection just ends.
@@ -340,7 +368,9 @@ async fn a_client_that_does_not_read_is_closed_and_costs_no_more_than_the_bound(
     let mut other = server.client().await;
     let at = server.urls[0].trim_start_matches("tcp://");
     let mut stream = TcpStream::connect(at).await.unwrap();
-    let request = json!({ "id": 1, "method": "blockchain.block.headers", "params": [0, 10] }).to_string() + "\n";
+    let request = json!({ "id": 1, "method": "blockchain.block.headers", "params": [0, 10] })
+        .to_string()
+        + "\n";
     let many = request.repeat(1000);
     // It goes on asking until the server has enough of it.
     let ended = timeout(PATIENCE, async {
@@ -360,10 +390,15 @@ async fn a_slow_reader_gets_the_newest_status_not_a_queue() {
     let server = TestServer::start(Limits::default(), &["tcp"]).await;
     let mut client = server.client().await;
     client
-        .ask("blockchain.scripthash.subscribe", json!([script(1).to_string()]))
+        .ask(
+            "blockchain.scripthash.subscribe",
+            json!([script(1).to_string()]),
+        )
         .await;
     // The answer to the first change is held at the disk; a hundred more follow meanwhile.
-    server.fake.change(|world| _ = world.on_disk.insert(script(1)));
+    server
+        .fake
+        .change(|world| _ = world.on_disk.insert(script(1)));
     server.fake.shut_gate();
     for number in 10..110 {
         server.fake.pay(script(1), number);
@@ -419,10 +454,14 @@ async fn a_handshake_that_does_not_come_is_not_waited_for() {
         let at = url.split_once("//").unwrap().1;
         let mut silent = TcpStream::connect(at).await.unwrap();
         let mut rest = Vec::new();
-        let _ = timeout(PATIENCE, silent.read_to_end(&mut rest)).await.unwrap();
+        let _ = timeout(PATIENCE, silent.read_to_end(&mut rest))
+            .await
+            .unwrap();
         let mut garbage = TcpStream::connect(at).await.unwrap();
         garbage.write_all(&[0x16; 3000]).await.unwrap();
-        let _ = timeout(PATIENCE, garbage.read_to_end(&mut rest)).await.unwrap();
+        let _ = timeout(PATIENCE, garbage.read_to_end(&mut rest))
+            .await
+            .unwrap();
     }
     let mut good = server.client().await;
     assert_eq!(good.ask("server.ping", json!([])).await, json!(null));
@@ -466,9 +505,18 @@ async fn a_long_question_holds_up_nobody_and_ends_with_its_client() {
     let server = TestServer::start(limits, &["tcp"]).await;
     server.fake.change(|world| {
         use crate::chain::{Confirmed, History};
-        let entry = Confirmed { txid: txid(1), height: 3 };
+        let entry = Confirmed {
+            txid: txid(1),
+            height: 3,
+        };
         let confirmed = Arc::new(vec![entry; 5000]);
-        world.histories.insert(script(2), History { confirmed, ..History::default() });
+        world.histories.insert(
+            script(2),
+            History {
+                confirmed,
+                ..History::default()
+            },
+        );
     });
     // In memory, so that it is known to be long at once; then its disk is slow.
     let mut slow = server.client().await;
@@ -477,15 +525,24 @@ async fn a_long_question_holds_up_nobody_and_ends_with_its_client() {
     assert!(slow.next().await.unwrap()["result"].is_array());
     // Now a question of the node is held: the short lane still answers.
     let mut other = server.client().await;
-    server.fake.change(|world| _ = world.on_disk.insert(script(2)));
+    server
+        .fake
+        .change(|world| _ = world.on_disk.insert(script(2)));
     server.fake.shut_gate();
     slow.send(&history.to_string()).await;
     assert_eq!(other.ask("server.ping", json!([])).await, json!(null));
-    let balance = other.ask("blockchain.scripthash.get_balance", json!([script(1).to_string()])).await;
+    let balance = other
+        .ask(
+            "blockchain.scripthash.get_balance",
+            json!([script(1).to_string()]),
+        )
+        .await;
     assert_eq!(balance["confirmed"], 7000);
     // The slow one goes: its question is cancelled, and the thread is free for others.
     drop(slow);
-    server.fake.change(|world| _ = world.on_disk.insert(script(3)));
+    server
+        .fake
+        .change(|world| _ = world.on_disk.insert(script(3)));
     let deadline = Instant::now() + PATIENCE;
     let ask = json!({ "id": 2, "method": "blockchain.estimatefee", "params": [6] });
     other.send(&ask.to_string()).await;
@@ -527,7 +584,9 @@ async fn stopping_takes_no_longer_than_it_may_with_clients_and_questions_about()
         }
     }
     clients[0].ask("server.ping", json!([])).await;
-    server.fake.change(|world| _ = world.on_disk.insert(script(1)));
+    server
+        .fake
+        .change(|world| _ = world.on_disk.insert(script(1)));
     server.fake.shut_gate();
     let history = json!({ "id": 1, "method": "blockchain.scripthash.get_history", "params": [script(1).to_string()] });
     clients[0].send(&history.to_string()).await;

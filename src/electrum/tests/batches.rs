@@ -26,15 +26,43 @@ fn a_mixed_batch_is_answered_in_its_order() {
     let replies = said[0].as_array().unwrap();
     let ids: Vec<&Value> = replies.iter().map(|reply| &reply["id"]).collect();
     let null = json!(null);
-    assert_eq!(ids, [&json!(1), &json!("two"), &json!([3]), &null, &null, &json!(7), &json!(8), &null]);
-    let codes: Vec<Option<i64>> = replies.iter().map(|reply| reply["error"]["code"].as_i64()).collect();
-    assert_eq!(codes, [None, None, Some(-32601), Some(-32600), Some(-32600), None, Some(-32600), None]);
+    assert_eq!(
+        ids,
+        [
+            &json!(1),
+            &json!("two"),
+            &json!([3]),
+            &null,
+            &null,
+            &json!(7),
+            &json!(8),
+            &null
+        ]
+    );
+    let codes: Vec<Option<i64>> = replies
+        .iter()
+        .map(|reply| reply["error"]["code"].as_i64())
+        .collect();
+    assert_eq!(
+        codes,
+        [
+            None,
+            None,
+            Some(-32601),
+            Some(-32600),
+            Some(-32600),
+            None,
+            Some(-32600),
+            None
+        ]
+    );
 }
 
 #[test]
 fn a_batch_of_notifications_is_answered_by_nothing() {
     let mut client = Client::new();
-    let said = client.say(r#"[{"method":"server.ping"},{"method":"blockchain.estimatefee","params":[6]}]"#);
+    let said = client
+        .say(r#"[{"method":"server.ping"},{"method":"blockchain.estimatefee","params":[6]}]"#);
     assert_eq!(said, Vec::<Value>::new());
     let said = client.say(r#"{"method":"no.such"}"#);
     assert_eq!(said, Vec::<Value>::new());
@@ -71,17 +99,39 @@ fn a_large_batch_leaves_the_thread_after_a_while() {
 fn what_is_in_memory_is_answered_at_once_and_the_rest_by_others() {
     let mut client = Client::new();
     let hash = script(1).to_string();
-    let request = |method: &str, params: Value| json!({ "id": 1, "method": method, "params": params }).to_string();
+    let request = |method: &str, params: Value| {
+        json!({ "id": 1, "method": method, "params": params }).to_string()
+    };
     let history = request("blockchain.scripthash.get_history", json!([hash]));
     assert_eq!(client.send(&history).len(), 1);
-    client.fake.change(|world| _ = world.on_disk.insert(script(1)));
+    client
+        .fake
+        .change(|world| _ = world.on_disk.insert(script(1)));
     for (line, lane) in [
         (history, Lane::Short),
-        (request("blockchain.scripthash.subscribe", json!([hash])), Lane::Short),
-        (request("blockchain.transaction.get", json!([txid(1).to_string()])), Lane::Short),
-        (request("blockchain.transaction.get", json!([txid(1).to_string(), true])), Lane::Node),
-        (request("blockchain.transaction.broadcast", json!(["00"])), Lane::Node),
-        (request("blockchain.block.header", json!([1, 5])), Lane::Short),
+        (
+            request("blockchain.scripthash.subscribe", json!([hash])),
+            Lane::Short,
+        ),
+        (
+            request("blockchain.transaction.get", json!([txid(1).to_string()])),
+            Lane::Short,
+        ),
+        (
+            request(
+                "blockchain.transaction.get",
+                json!([txid(1).to_string(), true]),
+            ),
+            Lane::Node,
+        ),
+        (
+            request("blockchain.transaction.broadcast", json!(["00"])),
+            Lane::Node,
+        ),
+        (
+            request("blockchain.block.header", json!([1, 5])),
+            Lane::Short,
+        ),
     ] {
         assert!(client.send(&line).is_empty(), "{line}");
         assert_eq!(client.jobs.remove(0).lane(), lane, "{line}");
@@ -95,7 +145,10 @@ fn a_long_history_goes_the_long_way_from_disk_and_from_memory() {
         let mut client = Client::new();
         client.fake.change(|world| {
             let history = world.histories.get_mut(&script(1)).unwrap();
-            let entry = Confirmed { txid: txid(1), height: 3 };
+            let entry = Confirmed {
+                txid: txid(1),
+                height: 3,
+            };
             history.confirmed = std::sync::Arc::new(vec![entry; 5000]);
             if on_disk {
                 world.on_disk.insert(script(1));
@@ -121,13 +174,18 @@ fn a_long_history_goes_the_long_way_from_disk_and_from_memory() {
 #[test]
 fn the_jobs_of_a_session_that_ended_are_not_run() {
     let mut client = Client::new();
-    client.fake.change(|world| _ = world.on_disk.insert(script(1)));
+    client
+        .fake
+        .change(|world| _ = world.on_disk.insert(script(1)));
     client.fake.shut_gate();
     let line = json!({ "id": 1, "method": "blockchain.scripthash.get_history", "params": [script(1).to_string()] });
     client.send(&line.to_string());
     let job = client.jobs.remove(0);
     drop(client);
-    assert!(matches!(job.run(), Ran::Done(_)), "the gate is shut for all others");
+    assert!(
+        matches!(job.run(), Ran::Done(_)),
+        "the gate is shut for all others"
+    );
 }
 
 #[test]

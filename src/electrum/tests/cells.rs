@@ -215,8 +215,14 @@ fn every_method_answers_in_its_versions_and_is_unknown_in_the_others() {
 
 #[test]
 fn every_method_takes_its_parameters_by_name_too() {
-    for method in METHODS.iter().filter(|method| method.name != "server.version") {
-        let speaks = match Version::DEFINED.into_iter().find(|version| method.is_in(*version)) {
+    for method in METHODS
+        .iter()
+        .filter(|method| method.name != "server.version")
+    {
+        let speaks = match Version::DEFINED
+            .into_iter()
+            .find(|version| method.is_in(*version))
+        {
             Some(version) => Speaks::Agreed(version),
             None => Speaks::Anything,
         };
@@ -233,9 +239,19 @@ fn every_method_takes_its_parameters_by_name_too() {
         let code = client.code(method.name, json!({ "no_such_parameter": 1 }));
         assert_eq!(code, -32602, "{}", method.name);
         let too_many = json!([1, 2, 3, 4]);
-        assert_eq!(client.code(method.name, too_many), -32602, "{}", method.name);
+        assert_eq!(
+            client.code(method.name, too_many),
+            -32602,
+            "{}",
+            method.name
+        );
         if method.params.iter().any(|param| !param.is_optional) {
-            assert_eq!(client.code(method.name, json!([])), -32602, "{}", method.name);
+            assert_eq!(
+                client.code(method.name, json!([])),
+                -32602,
+                "{}",
+                method.name
+            );
         }
     }
 }
@@ -261,7 +277,11 @@ fn sync_load_and_a_node_that_is_away_never_make_electrum_disconnect() {
                 let reply = client.reply(method.name, sample(method.name));
                 if let Some(error) = reply.get("error") {
                     let code = error["code"].as_i64().unwrap();
-                    assert!([1, 2].contains(&code), "{} {speaks:?}: {reply}", method.name);
+                    assert!(
+                        [1, 2].contains(&code),
+                        "{} {speaks:?}: {reply}",
+                        method.name
+                    );
                 }
             }
         }
@@ -272,7 +292,10 @@ fn sync_load_and_a_node_that_is_away_never_make_electrum_disconnect() {
 fn while_syncing_a_script_question_says_how_far_and_so_does_the_banner() {
     let mut client = Client::new();
     client.fake.change(|world| world.fault = Fault::Syncing);
-    let reply = client.reply("blockchain.scripthash.get_balance", sample("blockchain.scripthash."));
+    let reply = client.reply(
+        "blockchain.scripthash.get_balance",
+        sample("blockchain.scripthash."),
+    );
     assert_eq!(reply["error"]["code"], 1);
     assert_eq!(reply["error"]["message"], "indexing: 61 % done");
     let banner = client.ask("server.banner", json!([]));
@@ -300,7 +323,10 @@ fn a_checkpoint_proof_is_given_from_1_4_on() {
     }
     let mut old = Client::at(Version::V1_3);
     assert_eq!(old.code("blockchain.block.header", json!([5, 8])), -32602);
-    assert_eq!(old.code("blockchain.block.headers", json!([4, 2, 8])), -32602);
+    assert_eq!(
+        old.code("blockchain.block.headers", json!([4, 2, 8])),
+        -32602
+    );
 }
 
 #[test]
@@ -313,9 +339,24 @@ fn what_is_beyond_the_chain_is_a_bad_request_or_empty() {
         assert_eq!(none["count"], 0);
         let chunk = client.ask("blockchain.block.get_chunk", json!([huge]));
         assert_eq!(chunk, "");
-        assert_eq!(client.code("blockchain.transaction.get_merkle", json!([txid(1).to_string(), huge])), 1);
-        assert_eq!(client.code("blockchain.transaction.id_from_pos", json!([huge, huge])), 1);
-        assert_eq!(client.ask("blockchain.utxo.get_info", json!([txid(1).to_string(), huge])), json!(null));
+        assert_eq!(
+            client.code(
+                "blockchain.transaction.get_merkle",
+                json!([txid(1).to_string(), huge])
+            ),
+            1
+        );
+        assert_eq!(
+            client.code("blockchain.transaction.id_from_pos", json!([huge, huge])),
+            1
+        );
+        assert_eq!(
+            client.ask(
+                "blockchain.utxo.get_info",
+                json!([txid(1).to_string(), huge])
+            ),
+            json!(null)
+        );
     }
     let all = client.ask("blockchain.block.headers", json!([0, u64::MAX]));
     assert_eq!(all["count"], 10);
@@ -328,19 +369,45 @@ fn a_transaction_is_had_in_each_form() {
     let block = block_hash(&client.fake.world().headers[3]).to_string();
     let verbose = client.ask("blockchain.transaction.get", json!([id, true]));
     assert_eq!(verbose, json!({ "txid": id, "blockhash": block }));
-    assert_eq!(client.ask("blockchain.transaction.get", json!([id, false])), "01".repeat(10));
+    assert_eq!(
+        client.ask("blockchain.transaction.get", json!([id, false])),
+        "01".repeat(10)
+    );
     let reply = client.reply("blockchain.transaction.get", json!([txid(77).to_string()]));
     assert_eq!(reply["error"]["code"], 2);
-    assert!(reply["error"]["message"].as_str().unwrap().contains("No such mempool or blockchain transaction"));
+    assert!(
+        reply["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("No such mempool or blockchain transaction")
+    );
     // 1.0 ignores a height, 1.1 refuses it, and who agreed on nothing may mean either.
     let old = "01".repeat(10);
-    assert_eq!(Client::at(Version::V1_0).ask("blockchain.transaction.get", json!([id, 3])), old);
-    assert_eq!(Client::at(Version::V1_1).code("blockchain.transaction.get", json!([id, 3])), -32602);
-    assert_eq!(Client::at(Version::V1_4).code("blockchain.transaction.get", json!([id, 3])), -32602);
-    assert_eq!(Client::new().ask("blockchain.transaction.get", json!([id, 3])), old);
-    assert_eq!(Client::new().ask("blockchain.transaction.get", json!([id, true]))["txid"], id);
+    assert_eq!(
+        Client::at(Version::V1_0).ask("blockchain.transaction.get", json!([id, 3])),
+        old
+    );
+    assert_eq!(
+        Client::at(Version::V1_1).code("blockchain.transaction.get", json!([id, 3])),
+        -32602
+    );
+    assert_eq!(
+        Client::at(Version::V1_4).code("blockchain.transaction.get", json!([id, 3])),
+        -32602
+    );
+    assert_eq!(
+        Client::new().ask("blockchain.transaction.get", json!([id, 3])),
+        old
+    );
+    assert_eq!(
+        Client::new().ask("blockchain.transaction.get", json!([id, true]))["txid"],
+        id
+    );
     let with_proof = client.ask("blockchain.transaction.id_from_pos", json!([3, 0, true]));
-    assert_eq!(with_proof, json!({ "tx_hash": id, "merkle": ["07".repeat(32)] }));
+    assert_eq!(
+        with_proof,
+        json!({ "tx_hash": id, "merkle": ["07".repeat(32)] })
+    );
     let found = client.ask("blockchain.transaction.get_merkle", json!([id]));
     assert_eq!(found["block_height"], 3);
 }
@@ -362,14 +429,26 @@ fn a_refused_transaction_is_an_error_everywhere_but_in_1_0() {
         }
     }
     let mut client = Client::at(Version::V1_6);
-    let errors = client.ask("blockchain.transaction.broadcast_package", json!([["00", "01"]]));
-    assert_eq!(errors, json!({ "success": false, "errors": [{ "txid": "t", "error": "too cheap" }] }));
-    let verbose = client.ask("blockchain.transaction.broadcast_package", json!([["00"], true]));
+    let errors = client.ask(
+        "blockchain.transaction.broadcast_package",
+        json!([["00", "01"]]),
+    );
+    assert_eq!(
+        errors,
+        json!({ "success": false, "errors": [{ "txid": "t", "error": "too cheap" }] })
+    );
+    let verbose = client.ask(
+        "blockchain.transaction.broadcast_package",
+        json!([["00"], true]),
+    );
     assert_eq!(verbose["package_msg"], "success");
     client.fake.change(|world| world.node_refuses = true);
     let reply = client.reply("blockchain.transaction.broadcast_package", json!([["00"]]));
     assert_eq!(reply["error"]["code"], 1);
-    assert_eq!(reply["error"]["message"], "the tx package was rejected by network rules.\n\nmin relay fee not met.");
+    assert_eq!(
+        reply["error"]["message"],
+        "the tx package was rejected by network rules.\n\nmin relay fee not met."
+    );
 }
 
 #[test]
@@ -377,11 +456,26 @@ fn fees_are_the_nodes() {
     let mut client = Client::at(Version::V1_6);
     assert_eq!(client.ask("blockchain.estimatefee", json!([1])), json!(-1));
     assert_eq!(client.ask("blockchain.estimatefee", json!([0])), json!(-1));
-    assert_eq!(client.ask("blockchain.estimatefee", json!([100_000])), json!(0.0001));
-    assert_eq!(client.ask("blockchain.estimatefee", json!([6, "economical"])), json!(0.0001));
-    assert_eq!(client.ask("blockchain.estimatefee", json!([6, null])), json!(0.0001));
-    assert_eq!(client.code("blockchain.estimatefee", json!([6, "cheap"])), -32602);
-    assert_eq!(Client::at(Version::V1_4).code("blockchain.estimatefee", json!([6, "economical"])), -32602);
+    assert_eq!(
+        client.ask("blockchain.estimatefee", json!([100_000])),
+        json!(0.0001)
+    );
+    assert_eq!(
+        client.ask("blockchain.estimatefee", json!([6, "economical"])),
+        json!(0.0001)
+    );
+    assert_eq!(
+        client.ask("blockchain.estimatefee", json!([6, null])),
+        json!(0.0001)
+    );
+    assert_eq!(
+        client.code("blockchain.estimatefee", json!([6, "cheap"])),
+        -32602
+    );
+    assert_eq!(
+        Client::at(Version::V1_4).code("blockchain.estimatefee", json!([6, "economical"])),
+        -32602
+    );
 }
 
 #[test]
@@ -393,7 +487,9 @@ fn a_history_can_be_had_by_a_range_of_heights() {
         params.extend(range.as_array().unwrap().iter().cloned());
         let history = client.ask("blockchain.scripthash.get_history", Value::Array(params));
         let entries = history.as_array().unwrap().iter();
-        entries.map(|entry| entry["height"].as_i64().unwrap()).collect()
+        entries
+            .map(|entry| entry["height"].as_i64().unwrap())
+            .collect()
     };
     assert_eq!(heights(json!([])), [3, 5, 0, -1]);
     assert_eq!(heights(json!([4])), [5, 0, -1]);
@@ -401,7 +497,10 @@ fn a_history_can_be_had_by_a_range_of_heights() {
     assert_eq!(heights(json!([0, 6])), [3, 5]);
     assert_eq!(heights(json!([6, 6])), [0_i64; 0]);
     assert_eq!(heights(json!([6, -1])), [0, -1]);
-    assert_eq!(client.code("blockchain.scripthash.get_history", json!([hash, 6, 5])), -32602);
+    assert_eq!(
+        client.code("blockchain.scripthash.get_history", json!([hash, 6, 5])),
+        -32602
+    );
 }
 
 #[test]
@@ -409,7 +508,10 @@ fn extensions_answer_as_fulcrum_documents_them() {
     let mut client = Client::new();
     let id = |number: u8| txid(number).to_string();
     let mut height = |number| client.ask("blockchain.transaction.get_height", json!([id(number)]));
-    assert_eq!((height(1), height(3), height(77)), (json!(3), json!(0), json!(null)));
+    assert_eq!(
+        (height(1), height(3), height(77)),
+        (json!(3), json!(0), json!(null))
+    );
     let method = "blockchain.transaction.get_confirmed_blockhash";
     assert_eq!(client.code(method, json!([id(3)])), 1);
     let world = client.fake.world();
@@ -420,8 +522,14 @@ fn extensions_answer_as_fulcrum_documents_them() {
     assert_eq!(info(2, 7), json!(null));
     assert_eq!(info(4, 1).get("confirmed_height"), None);
     let hash = block_hash(&world.headers[4]).to_string();
-    assert_eq!(client.ask("blockchain.header.get", json!([hash]))["height"], 4);
-    assert_eq!(client.code("blockchain.header.get", json!(["ab".repeat(32)])), 1);
+    assert_eq!(
+        client.ask("blockchain.header.get", json!([hash]))["height"],
+        4
+    );
+    assert_eq!(
+        client.code("blockchain.header.get", json!(["ab".repeat(32)])),
+        1
+    );
     assert_eq!(client.code("blockchain.header.get", json!([100])), 1);
 }
 
@@ -433,8 +541,16 @@ fn addresses_of_another_network_are_refused_in_words() {
         json!(["1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa"]),
     );
     assert_eq!(reply["error"]["code"], -32602);
-    assert!(reply["error"]["message"].as_str().unwrap().contains("another network"));
-    assert_eq!(client.ask("blockchain.utxo.get_info", json!([txid(77).to_string(), 0])), json!(null));
+    assert!(
+        reply["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("another network")
+    );
+    assert_eq!(
+        client.ask("blockchain.utxo.get_info", json!([txid(77).to_string(), 0])),
+        json!(null)
+    );
 }
 
 #[test]
@@ -444,7 +560,9 @@ fn the_shape_of_a_header_subscription_can_be_asked_for_where_the_text_says_so() 
     for (version, default) in [(Version::V1_2, false), (Version::V1_3, true)] {
         assert_eq!(is_raw(&Client::at(version).ask(method, json!([]))), default);
         assert!(is_raw(&Client::at(version).ask(method, json!([true]))));
-        assert!(!is_raw(&Client::at(version).ask(method, json!({ "raw": false }))));
+        assert!(!is_raw(
+            &Client::at(version).ask(method, json!({ "raw": false }))
+        ));
     }
     for version in [Version::V1_0, Version::V1_1, Version::V1_4, Version::V1_6] {
         assert_eq!(Client::at(version).code(method, json!([true])), -32602);
@@ -454,10 +572,16 @@ fn the_shape_of_a_header_subscription_can_be_asked_for_where_the_text_says_so() 
 #[test]
 fn a_ping_of_1_7_is_padded() {
     let mut client = Client::at(Version::V1_7);
-    assert_eq!(client.ask("server.ping", json!([5, "abc"])), json!({ "data": "00000" }));
+    assert_eq!(
+        client.ask("server.ping", json!([5, "abc"])),
+        json!({ "data": "00000" })
+    );
     assert_eq!(client.code("server.ping", json!([1_000_001])), -32602);
     assert_eq!(client.code("server.ping", json!([0, "xyz"])), -32602);
-    assert_eq!(client.say(r#"{"method":"server.ping","params":["00"]}"#), Vec::<Value>::new());
+    assert_eq!(
+        client.say(r#"{"method":"server.ping","params":["00"]}"#),
+        Vec::<Value>::new()
+    );
 }
 
 #[test]
@@ -466,18 +590,48 @@ fn a_history_over_the_limit_is_refused_with_the_versions_code_and_never_empty() 
         remote_history_max: Some(3),
         ..settings()
     };
-    for (version, code) in [(Version::V1_4, 1), (Version::V1_6, 1), (Version::V1_7, 10001)] {
+    for (version, code) in [
+        (Version::V1_4, 1),
+        (Version::V1_6, 1),
+        (Version::V1_7, 10001),
+    ] {
         let mut client = Client::with(limited.clone(), Peer::Remote);
         client.ask("server.version", json!(["", version.to_string()]));
-        let room = if version == Version::V1_7 { "scriptpubkey" } else { "scripthash" };
-        for method in ["get_history", "get_balance", "listunspent", "get_mempool", "subscribe"] {
+        let room = if version == Version::V1_7 {
+            "scriptpubkey"
+        } else {
+            "scripthash"
+        };
+        for method in [
+            "get_history",
+            "get_balance",
+            "listunspent",
+            "get_mempool",
+            "subscribe",
+        ] {
             let method = format!("blockchain.{room}.{method}");
             assert_eq!(client.code(&method, sample(&method)), code, "{method}");
-            client.fake.change(|world| _ = world.on_disk.insert(script(1)));
-            assert_eq!(client.code(&method, sample(&method)), code, "{method} from disk");
+            client
+                .fake
+                .change(|world| _ = world.on_disk.insert(script(1)));
+            assert_eq!(
+                client.code(&method, sample(&method)),
+                code,
+                "{method} from disk"
+            );
         }
-        assert!(!client.fake.listens(&script(1)), "nobody listens after a refused subscription");
+        assert!(
+            !client.fake.listens(&script(1)),
+            "nobody listens after a refused subscription"
+        );
     }
     let mut local = Client::with(limited, Peer::Local);
-    assert!(local.ask("blockchain.scripthash.get_history", sample("blockchain.scripthash.")).is_array());
+    assert!(
+        local
+            .ask(
+                "blockchain.scripthash.get_history",
+                sample("blockchain.scripthash.")
+            )
+            .is_array()
+    );
 }

@@ -22,7 +22,10 @@ fn link(method: &Method) -> String {
         Text::Removed => format!(
             "https://electrum-protocol.readthedocs.io/en/latest/protocol-removed.html#{anchor}"
         ),
-        Text::Reference => "https://github.com/spesmilo/electrumx/blob/master/src/electrumx/server/session.py".to_owned(),
+        Text::Reference => {
+            "https://github.com/spesmilo/electrumx/blob/master/src/electrumx/server/session.py"
+                .to_owned()
+        }
         Text::Fulcrum => format!(
             "https://electrum-cash-protocol.readthedocs.io/en/latest/protocol-methods.html#{anchor}"
         ),
@@ -31,7 +34,12 @@ fn link(method: &Method) -> String {
 
 fn range(method: &Method) -> String {
     match (method.from, method.to) {
-        _ if !Version::DEFINED.iter().any(|version| method.is_in(*version)) => "before agreeing".to_owned(),
+        _ if !Version::DEFINED
+            .iter()
+            .any(|version| method.is_in(*version)) =>
+        {
+            "before agreeing".to_owned()
+        }
         (from, to) if from == to => from.to_string(),
         (from, to) => format!("{from} – {to}"),
     }
@@ -114,7 +122,10 @@ fn the_protocol_document_shows_the_method_table() {
         std::fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
         return;
     }
-    assert!(shown == table, "docs/protocol.md is stale: run `AMBRA_WRITE_DOCS=1 cargo test --release the_protocol_document`");
+    assert!(
+        shown == table,
+        "docs/protocol.md is stale: run `AMBRA_WRITE_DOCS=1 cargo test --release the_protocol_document`"
+    );
 }
 
 #[test]

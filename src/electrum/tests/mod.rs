@@ -67,7 +67,8 @@ impl Client {
     /// Sends a line; what it takes to answer it stays to be done.
     fn send(&mut self, line: &str) -> Vec<Value> {
         let mut out = Outbox::default();
-        self.session.handle(line.as_bytes(), &mut out, &mut self.jobs);
+        self.session
+            .handle(line.as_bytes(), &mut out, &mut self.jobs);
         lines(out)
     }
 
@@ -103,7 +104,8 @@ impl Client {
     /// Sends a request and gives its reply.
     fn reply(&mut self, method: &str, params: Value) -> Value {
         self.id += 1;
-        let request = json!({ "jsonrpc": "2.0", "id": self.id, "method": method, "params": params });
+        let request =
+            json!({ "jsonrpc": "2.0", "id": self.id, "method": method, "params": params });
         let mut said = self.say(&request.to_string());
         assert_eq!(said.len(), 1, "{method}: {said:?}");
         let reply = said.remove(0);

@@ -49,20 +49,38 @@ fn what_is_not_said_is_1_4_and_what_is_too_much_is_ignored() {
     assert_eq!(agreed(json!(["x"])), pair);
     assert_eq!(agreed(json!(["x", null])), pair);
     assert_eq!(agreed(json!([null, "1.4"])), pair);
-    assert_eq!(agreed(json!({ "client_name": "x", "protocol_version": "1.4" })), pair);
+    assert_eq!(
+        agreed(json!({ "client_name": "x", "protocol_version": "1.4" })),
+        pair
+    );
     assert_eq!(agreed(json!(["x", "1.4", "trailing", 9999.9, {}])), pair);
-    assert_eq!(agreed(json!({ "protocol_version": ["1.3", "1.4"], "dd": {} })), pair);
+    assert_eq!(
+        agreed(json!({ "protocol_version": ["1.3", "1.4"], "dd": {} })),
+        pair
+    );
     assert_eq!(agreed(json!([{ "odd": "name" }, "1.4"])), pair);
 }
 
 #[test]
 fn without_a_common_version_there_is_an_error_and_an_end() {
-    for wrong in [json!("1.7"), json!(["1.7", "1.8"]), json!(["1.6", "1.4"]), json!("99.0")] {
+    for wrong in [
+        json!("1.7"),
+        json!(["1.7", "1.8"]),
+        json!(["1.6", "1.4"]),
+        json!("99.0"),
+    ] {
         let (reply, is_closing) = version(json!(["x", wrong]));
         assert_eq!(reply["error"]["code"], 1);
         assert!(is_closing);
     }
-    for wrong in [json!("x"), json!(""), json!(1.4), json!([]), json!(["1.4"]), json!({})] {
+    for wrong in [
+        json!("x"),
+        json!(""),
+        json!(1.4),
+        json!([]),
+        json!(["1.4"]),
+        json!({}),
+    ] {
         let (reply, _) = version(json!(["x", wrong]));
         assert_eq!(reply["error"]["code"], -32602, "{wrong}");
     }
@@ -87,10 +105,19 @@ fn only_the_first_is_accepted_from_1_4_on_and_before_it_is_a_ping() {
         assert!(!client.session.is_closing());
     }
     let mut client = Client::new();
-    assert_eq!(client.ask("server.version", json!(["x", "1.0"])), "Ambra/test");
-    assert_eq!(client.ask("server.version", json!(["x", "1.0"])), "Ambra/test");
+    assert_eq!(
+        client.ask("server.version", json!(["x", "1.0"])),
+        "Ambra/test"
+    );
+    assert_eq!(
+        client.ask("server.version", json!(["x", "1.0"])),
+        "Ambra/test"
+    );
     assert_eq!(client.ask("server.version", json!(["x", "1.2"]))[1], "1.2");
-    assert_eq!(client.ask("server.version", json!(["x", ["1.1", "1.4"]]))[1], "1.4");
+    assert_eq!(
+        client.ask("server.version", json!(["x", ["1.1", "1.4"]]))[1],
+        "1.4"
+    );
 }
 
 #[test]
@@ -103,7 +130,10 @@ fn from_1_6_on_it_must_be_the_first_message() {
     client.ask("server.ping", json!([]));
     let reply = client.reply("server.version", json!(["x", "1.6"]));
     assert_eq!(reply["error"]["code"], 1);
-    assert_eq!(reply["error"]["message"], "server.version must be the first message");
+    assert_eq!(
+        reply["error"]["message"],
+        "server.version must be the first message"
+    );
     assert!(client.session.is_closing());
     let mut client = Client::new();
     let said = client.say(
@@ -126,7 +156,10 @@ fn the_newest_version_is_behind_a_setting() {
         Peer::Local,
     );
     assert_eq!(client.code("mempool.recent", json!([])), -32601);
-    assert_eq!(client.ask("server.features", json!([]))["protocol_max"], "1.6");
+    assert_eq!(
+        client.ask("server.features", json!([]))["protocol_max"],
+        "1.6"
+    );
 }
 
 #[test]
@@ -138,10 +171,19 @@ fn features_name_the_services() {
         port,
     };
     let settings = Settings {
-        services: vec![service(ServiceKind::Tcp, 50001), service(ServiceKind::Tls, 50002)],
+        services: vec![
+            service(ServiceKind::Tcp, 50001),
+            service(ServiceKind::Tls, 50002),
+        ],
         ..settings()
     };
     let features = Client::with(settings, Peer::Local).ask("server.features", json!([]));
-    assert_eq!(features["hosts"], json!({ "node.local": { "tcp_port": 50001, "ssl_port": 50002 } }));
-    assert_eq!(features["services"], json!(["tcp://node.local:50001", "ssl://node.local:50002"]));
+    assert_eq!(
+        features["hosts"],
+        json!({ "node.local": { "tcp_port": 50001, "ssl_port": 50002 } })
+    );
+    assert_eq!(
+        features["services"],
+        json!(["tcp://node.local:50001", "ssl://node.local:50002"])
+    );
 }

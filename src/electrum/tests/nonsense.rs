@@ -51,8 +51,13 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 fn any_request() -> impl Strategy<Value = Value> {
     let methods: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
-    (prop::sample::select(methods), any_json(), any_json(), 0..8u8).prop_map(
-        |(method, params, id, parts)| {
+    (
+        prop::sample::select(methods),
+        any_json(),
+        any_json(),
+        0..8u8,
+    )
+        .prop_map(|(method, params, id, parts)| {
             let mut request = json!({ "method": method });
             if parts & 1 == 0 {
                 request["params"] = params;
@@ -64,8 +69,7 @@ fn any_request() -> impl Strategy<Value = Value> {
                 request["jsonrpc"] = json!("2.0");
             }
             request
-        },
-    )
+        })
 }
 
 proptest! {
@@ -121,7 +125,11 @@ fn whitespace_and_padding_are_normal() {
     ] {
         let said = client.say(line);
         let reply = said[0].get(0).unwrap_or(&said[0]);
-        assert_eq!(*reply, json!({ "jsonrpc": "2.0", "id": 1, "result": null }), "{line}");
+        assert_eq!(
+            *reply,
+            json!({ "jsonrpc": "2.0", "id": 1, "result": null }),
+            "{line}"
+        );
     }
 }
 
@@ -131,9 +139,14 @@ fn an_id_comes_back_byte_for_byte() {
     let mut out = Outbox::default();
     let id = r#"{"a": [1.50e3, "\u00e9"],  "b": 1e999}"#;
     let line = format!("{{\"id\":{id},\"method\":\"server.ping\"}}");
-    client.session.handle(line.as_bytes(), &mut out, &mut client.jobs);
+    client
+        .session
+        .handle(line.as_bytes(), &mut out, &mut client.jobs);
     let said = String::from_utf8(out.next().to_vec()).unwrap();
-    assert_eq!(said, format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":null}}\n"));
+    assert_eq!(
+        said,
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":null}}\n")
+    );
 }
 
 #[test]

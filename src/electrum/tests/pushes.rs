@@ -32,7 +32,9 @@ fn subscribed(scripts: &[u8]) -> Client {
 fn a_change_is_told_once_and_an_unchanged_status_never() {
     let mut client = subscribed(&[1, 2]);
     client.fake.pay(script(2), 9);
-    client.fake.tell(true, &[script(1), script(2), script(3)], &[]);
+    client
+        .fake
+        .tell(true, &[script(1), script(2), script(3)], &[]);
     let expected = notification(
         SUBSCRIBE,
         json!([script(2).to_string(), told(&client, &script(2))]),
@@ -66,8 +68,14 @@ fn a_parent_that_confirms_is_told() {
 fn nothing_is_told_after_unsubscribing() {
     let mut client = subscribed(&[1]);
     let hash = json!([script(1).to_string()]);
-    assert_eq!(client.ask("blockchain.scripthash.unsubscribe", hash.clone()), json!(true));
-    assert_eq!(client.ask("blockchain.scripthash.unsubscribe", hash), json!(false));
+    assert_eq!(
+        client.ask("blockchain.scripthash.unsubscribe", hash.clone()),
+        json!(true)
+    );
+    assert_eq!(
+        client.ask("blockchain.scripthash.unsubscribe", hash),
+        json!(false)
+    );
     assert!(!client.fake.listens(&script(1)));
     client.fake.pay(script(1), 9);
     client.fake.tell(false, &[script(1)], &[]);
@@ -99,10 +107,14 @@ fn a_second_name_for_a_script_does_not_swallow_what_the_first_is_owed() {
     client.ask(SUBSCRIBE, json!([script(1).to_string()]));
     client.fake.pay(script(1), 9);
     let status = told(&client, &script(1));
-    let line = format!(r#"{{"id":5,"method":"blockchain.address.subscribe","params":["{ADDRESS}"]}}"#);
+    let line =
+        format!(r#"{{"id":5,"method":"blockchain.address.subscribe","params":["{ADDRESS}"]}}"#);
     let said = client.say(&line);
     assert_eq!(said[0]["result"], status);
-    assert_eq!(said[1], notification(SUBSCRIBE, json!([script(1).to_string(), status])));
+    assert_eq!(
+        said[1],
+        notification(SUBSCRIBE, json!([script(1).to_string(), status]))
+    );
 }
 
 #[test]
@@ -119,7 +131,10 @@ fn scripts_of_1_7_are_told_by_their_hash() {
         json!([script(1).to_string(), status]),
     );
     assert_eq!(client.hear(), [expected]);
-    assert_eq!(client.ask("blockchain.scriptpubkey.unsubscribe", json!([spk])), json!(true));
+    assert_eq!(
+        client.ask("blockchain.scriptpubkey.unsubscribe", json!([spk])),
+        json!(true)
+    );
 }
 
 #[test]
@@ -127,20 +142,32 @@ fn an_outpoint_is_told_when_it_is_spent() {
     use bitcoin::hex::DisplayHex;
     let mut client = Client::at(Version::V1_7);
     let spk = locking(1).to_lower_hex_string();
-    let outpoint = OutPoint { txid: txid(2), vout: 1 };
+    let outpoint = OutPoint {
+        txid: txid(2),
+        vout: 1,
+    };
     let method = "blockchain.outpoint.subscribe";
     let hint = json!([txid(2).to_string(), 1, spk]);
     assert_eq!(client.ask(method, hint), json!({ "funder_height": 5 }));
     client.fake.tell(false, &[], &[outpoint]);
     assert_eq!(client.hear(), Vec::<Value>::new());
-    client.fake.change(|world| _ = world.spenders.insert(outpoint, (txid(3), 0)));
+    client
+        .fake
+        .change(|world| _ = world.spenders.insert(outpoint, (txid(3), 0)));
     client.fake.tell(false, &[], &[outpoint]);
-    let status = json!({ "funder_height": 5, "spender_txhash": txid(3).to_string(), "spender_height": 0 });
+    let status =
+        json!({ "funder_height": 5, "spender_txhash": txid(3).to_string(), "spender_height": 0 });
     let expected = notification(method, json!([txid(2).to_string(), 1, status]));
     assert_eq!(client.hear(), [expected]);
     let pair = json!([txid(2).to_string(), 1]);
-    assert_eq!(client.ask("blockchain.outpoint.unsubscribe", pair.clone()), json!(true));
-    assert_eq!(client.ask("blockchain.outpoint.unsubscribe", pair), json!(false));
+    assert_eq!(
+        client.ask("blockchain.outpoint.unsubscribe", pair.clone()),
+        json!(true)
+    );
+    assert_eq!(
+        client.ask("blockchain.outpoint.unsubscribe", pair),
+        json!(false)
+    );
     let wrong_hint = json!([txid(2).to_string(), 1, "00"]);
     assert_eq!(client.ask(method, wrong_hint), json!({}));
 }
@@ -156,27 +183,48 @@ fn a_new_tip_is_told_in_the_sessions_shape_and_only_if_it_is_new() {
     client.ask(method, json!([]));
     client.fake.tell(true, &[], &[]);
     assert_eq!(client.hear(), Vec::<Value>::new(), "the same tip");
-    client.fake.change(|world| world.headers.push(header(10, 1)));
-    client.fake.change(|world| world.headers.push(header(11, 1)));
+    client
+        .fake
+        .change(|world| world.headers.push(header(10, 1)));
+    client
+        .fake
+        .change(|world| world.headers.push(header(11, 1)));
     client.fake.tell(true, &[], &[]);
-    assert_eq!(client.hear(), [notification(method, json!([raw(11, 1)]))], "several at once");
-    client.fake.change(|world| *world.headers.last_mut().unwrap() = header(11, 2));
+    assert_eq!(
+        client.hear(),
+        [notification(method, json!([raw(11, 1)]))],
+        "several at once"
+    );
+    client
+        .fake
+        .change(|world| *world.headers.last_mut().unwrap() = header(11, 2));
     client.fake.tell(true, &[], &[]);
-    assert_eq!(client.hear(), [notification(method, json!([raw(11, 2)]))], "a reorg to the same height");
+    assert_eq!(
+        client.hear(),
+        [notification(method, json!([raw(11, 2)]))],
+        "a reorg to the same height"
+    );
 
     let mut client = Client::at(Version::V1_0);
     client.ask(method, json!([]));
     client.ask("blockchain.numblocks.subscribe", json!([]));
-    client.fake.change(|world| world.headers.push(header(10, 1)));
+    client
+        .fake
+        .change(|world| world.headers.push(header(10, 1)));
     client.fake.tell(true, &[], &[]);
     let said = client.hear();
     assert_eq!(said[0]["params"][0]["block_height"], 10);
     assert!(said[0]["params"][0].get("hex").is_none());
-    assert_eq!(said[1], notification("blockchain.numblocks.subscribe", json!([10])));
+    assert_eq!(
+        said[1],
+        notification("blockchain.numblocks.subscribe", json!([10]))
+    );
 
     let mut client = Client::new();
     client.ask(method, json!([]));
-    client.fake.change(|world| world.headers.push(header(10, 1)));
+    client
+        .fake
+        .change(|world| world.headers.push(header(10, 1)));
     client.fake.tell(true, &[], &[]);
     let said = client.hear();
     assert_eq!(said[0]["params"][0]["block_height"], 10);
@@ -188,8 +236,13 @@ fn a_new_tip_is_told_in_the_sessions_shape_and_only_if_it_is_new() {
 #[test]
 fn a_reply_comes_before_what_happens_after_it() {
     let mut client = Client::at(Version::V1_4_2);
-    client.fake.change(|world| _ = world.on_disk.insert(script(1)));
-    let line = format!(r#"{{"id":7,"method":"{SUBSCRIBE}","params":["{}"]}}"#, script(1));
+    client
+        .fake
+        .change(|world| _ = world.on_disk.insert(script(1)));
+    let line = format!(
+        r#"{{"id":7,"method":"{SUBSCRIBE}","params":["{}"]}}"#,
+        script(1)
+    );
     assert!(client.send(&line).is_empty(), "it takes a disk");
     let job = client.jobs.remove(0);
     let before = told(&client, &script(1));
@@ -208,14 +261,19 @@ fn a_reply_comes_before_what_happens_after_it() {
     assert_eq!(said[0]["result"], before);
     let after = told(&client, &script(1));
     assert_ne!(before, after);
-    assert_eq!(said[1], notification(SUBSCRIBE, json!([script(1).to_string(), after])));
+    assert_eq!(
+        said[1],
+        notification(SUBSCRIBE, json!([script(1).to_string(), after]))
+    );
     assert_eq!(said.len(), 2);
 }
 
 #[test]
 fn a_notification_waits_for_the_batch_that_subscribed() {
     let mut client = Client::at(Version::V1_4_2);
-    client.fake.change(|world| _ = world.on_disk.insert(script(2)));
+    client
+        .fake
+        .change(|world| _ = world.on_disk.insert(script(2)));
     let line = format!(
         r#"[{{"id":1,"method":"{SUBSCRIBE}","params":["{}"]}},{{"id":2,"method":"{SUBSCRIBE}","params":["{}"]}}]"#,
         script(1),
@@ -229,7 +287,10 @@ fn a_notification_waits_for_the_batch_that_subscribed() {
     let said = client.run_one(job);
     assert_eq!(said[0].as_array().unwrap().len(), 2);
     let status = told(&client, &script(1));
-    assert_eq!(said[1], notification(SUBSCRIBE, json!([script(1).to_string(), status])));
+    assert_eq!(
+        said[1],
+        notification(SUBSCRIBE, json!([script(1).to_string(), status]))
+    );
 }
 
 #[test]
@@ -243,7 +304,13 @@ fn what_could_not_be_looked_at_is_told_later() {
     let mut out = Outbox::default();
     client.session.look_again_at_all(&mut out, &mut client.jobs);
     let status = told(&client, &script(1));
-    assert_eq!(lines(out), [notification(SUBSCRIBE, json!([script(1).to_string(), status]))]);
+    assert_eq!(
+        lines(out),
+        [notification(
+            SUBSCRIBE,
+            json!([script(1).to_string(), status])
+        )]
+    );
 }
 
 #[test]
@@ -259,7 +326,10 @@ fn a_failed_subscription_is_none() {
         let hash = json!([script(1).to_string()]);
         assert_eq!(client.code(SUBSCRIBE, hash.clone()), 2);
         assert!(!client.fake.listens(&script(1)));
-        assert_eq!(client.ask("blockchain.scripthash.unsubscribe", hash), json!(false));
+        assert_eq!(
+            client.ask("blockchain.scripthash.unsubscribe", hash),
+            json!(false)
+        );
     }
 }
 
@@ -275,7 +345,10 @@ fn a_session_has_no_more_subscriptions_than_it_may() {
     }
     assert_eq!(client.code(SUBSCRIBE, json!([script(3).to_string()])), 1);
     assert!(!client.fake.listens(&script(3)));
-    client.ask("blockchain.scripthash.unsubscribe", json!([script(1).to_string()]));
+    client.ask(
+        "blockchain.scripthash.unsubscribe",
+        json!([script(1).to_string()]),
+    );
     client.ask(SUBSCRIBE, json!([script(3).to_string()]));
 }
 
@@ -296,7 +369,10 @@ fn a_grown_history_that_may_not_be_told_ends_the_session() {
 #[test]
 fn json_rpc_1_0_is_notified_in_its_own_form() {
     let mut client = Client::new();
-    let line = format!(r#"{{"jsonrpc":"1.0","id":1,"method":"{SUBSCRIBE}","params":["{}"]}}"#, script(1));
+    let line = format!(
+        r#"{{"jsonrpc":"1.0","id":1,"method":"{SUBSCRIBE}","params":["{}"]}}"#,
+        script(1)
+    );
     let said = client.say(&line);
     assert_eq!(said[0]["error"], json!(null));
     assert!(said[0].get("jsonrpc").is_none());
