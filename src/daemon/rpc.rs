@@ -10,42 +10,40 @@ mod fees;
 mod spent;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bitcoin::{BlockHash, Txid, hex::FromHex};
-use bitcoincore_rpc::jsonrpc::{self, Client, Request, Response, Transport};
+use bitcoincore_rpc::jsonrpc::{Client, Request};
 use serde::de::DeserializeOwned;
 use serde_json::{
     Value, json,
     value::{RawValue, to_raw_value},
 };
 
-use super::http::{Exchange, Http, without_user};
+use super::http::{Http, without_user};
 use crate::chain::{HEADER_LEN, HeaderBytes, Height, SpentOutputs, block_hash};
 pub use answers::{BlockHeaderInfo, ChainInfo, MempoolTxids, NetworkInfo, ZmqNotification};
 use credentials::Credentials;
 pub use credentials::RpcAuth;
+use transport::{NodeTransport, sorted};
 
-/// An answer's bound, in bytes. The largest are those of `getblock` 3: 24,390 inputs (a megabyte without
-/// witnesses, 41 bytes each), of each some 700 characters for an ordinary spent output, are 17 MB; this
-/// leaves 20,000 characters for each, and so for spent scripts of thousands of bytes.
-const ANSWER_MAX: u64 = 512 << 20;
 /// Transactions asked for in one batch: at 400 kB each (the relay limit), 800 characters a kB, 51 MB.
 const RAW_BATCH: usize = 64;
 /// Headers or hashes asked for in one batch.
 const HEADER_BATCH: usize = 500;
+/// A long poll's longest time.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
 /// What a long poll may take beyond its own time.
 const WAIT_MARGIN: Duration = Duration::from_secs(5);
 
-/// Bitcoin Core's `RPC_IN_WARMUP`.
-const IN_WARMUP: i32 = -28;
 /// Bitcoin Core's `RPC_INVALID_ADDRESS_OR_KEY`: no such transaction, no such block.
 const NOT_FOUND: i32 = -5;
 /// Bitcoin Core's `RPC_MISC_ERROR`: among others, parameters that this release does not take.
@@ -258,6 +256,7 @@ impl Rpc {
         timeout: Duration,
     ) -> Result<BlockHash, RpcError> {
         // For the node, 0 means for ever.
+        let timeout = timeout.min(WAIT_MAX);
         let millis = u64::try_from(timeout.as_millis())
             .unwrap_or(u64::MAX)
             .max(1);
@@ -495,98 +494,4 @@ fn header_bytes(hash: &BlockHash, hex: &str) -> Result<HeaderBytes, RpcError> {
     header
         .filter(|header| is_block(hash, header))
         .ok_or_else(|| RpcError::garbage("getblockheader"))
-}
-
-/// What the caller can do about an error of the envelope's crate.
-fn sorted(error: jsonrpc::Error, method: &str) -> RpcError {
-    match error {
-        jsonrpc::Error::Transport(error) => match error.downcast::<RpcError>() {
-            Ok(error) => *error,
-            Err(_) => RpcError::garbage(method),
-        },
-        jsonrpc::Error::Rpc(error) if error.code == IN_WARMUP => {
-            RpcError::Unavailable(format!("the node is starting: {}", error.message))
-        }
-        jsonrpc::Error::Rpc(error) => RpcError::Refused {
-            code: error.code,
-            message: error.message,
-        },
-        _ => RpcError::garbage(method),
-    }
-}
-
-/// Carries the envelopes to the node and back.
-#[derive(Clone)]
-struct NodeTransport {
-    http: Arc<Http>,
-    url: Arc<str>,
-    credentials: Arc<Credentials>,
-    deadline: Duration,
-    /// False of the long poll, which would hold its turn for long.
-    takes_turns: bool,
-}
-
-impl NodeTransport {
-    fn post<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, RpcError> {
-        let first = self.credentials.header()?;
-        let mut reply = self.exchange(&first, body)?;
-        if reply.status == 401 {
-            // The cookie of a node that has been restarted since.
-            let second = self.credentials.after(&first)?;
-            reply = self.exchange(&second, body)?;
-        }
-        if reply.status == 401 {
-            return Err(self.credentials.refused());
-        }
-        // Errors too come as JSON, whatever the status.
-        match serde_json::from_slice(&reply.body) {
-            Ok(answer) => Ok(answer),
-            Err(_) if reply.status != 200 => Err(match lone_error(&reply.body) {
-                Some(error) => error,
-                None => reply.refusal(),
-            }),
-            Err(_) => Err(RpcError::Unavailable(
-                "the node's answer is not what a bitcoind would say".into(),
-            )),
-        }
-    }
-
-    fn exchange(&self, authorization: &str, body: &[u8]) -> Result<super::http::Reply, RpcError> {
-        let exchange = Exchange {
-            url: &self.url,
-            authorization: Some(authorization),
-            body: Some(body),
-            deadline: self.deadline,
-            answer_max: ANSWER_MAX,
-        };
-        if self.takes_turns {
-            self.http.exchange(&exchange)
-        } else {
-            let end = Instant::now() + self.deadline;
-            self.http.exchange_at_once(&exchange, end)
-        }
-    }
-}
-
-/// The one error that answers a whole batch.
-fn lone_error(body: &[u8]) -> Option<RpcError> {
-    let response: Response = serde_json::from_slice(body).ok()?;
-    let error = response.error?;
-    Some(sorted(jsonrpc::Error::Rpc(error), "a batch"))
-}
-
-impl Transport for NodeTransport {
-    fn send_request(&self, request: Request<'_>) -> Result<Response, jsonrpc::Error> {
-        let answer = self.post(&serde_json::to_vec(&request)?);
-        answer.map_err(|error| jsonrpc::Error::Transport(Box::new(error)))
-    }
-
-    fn send_batch(&self, requests: &[Request<'_>]) -> Result<Vec<Response>, jsonrpc::Error> {
-        let answer = self.post(&serde_json::to_vec(requests)?);
-        answer.map_err(|error| jsonrpc::Error::Transport(Box::new(error)))
-    }
-
-    fn fmt_target(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.url)
-    }
 }

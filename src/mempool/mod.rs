@@ -5,10 +5,11 @@
 //! is a function of the set of transactions alone, so that no order of changes can leave it wrong.
 //!
 //! # Memory
-//! The map holds what the node's mempool holds, and the node bounds that by `maxmempool` (300 MB),
-//! counted in its own memory of about three times the serialized bytes. Beside the bytes, a transaction
-//! costs here about 300 bytes, an input about 200 and an output about 130 (script hash, value, rows of
-//! two ordered sets), which is near the node's own count: reckon with `maxmempool`.
+//! The map holds what the node's mempool holds, and the node bounds that by `maxmempool` (300 MB,
+//! counted in its own memory, not in serialized bytes). Beside the bytes, reckon here with about 500
+//! bytes for a transaction, 260 for an input and 180 for an output: script hashes, values, and their
+//! rows in the ordered sets. Measured: 100,000 transactions of 372 bytes, with two inputs and two
+//! outputs each, take 177 MB. A clone shares all but what has changed since.
 
 mod fees;
 #[cfg(test)]
@@ -285,19 +286,14 @@ impl Mempool {
     }
 
     pub fn entry(&self, txid: &Txid) -> Option<MempoolEntry> {
-        let tx = self.txs.get(txid)?;
-        Some(MempoolEntry {
-            txid: *txid,
-            fee: tx.fee,
-            has_unconfirmed_inputs: self.has_unconfirmed_inputs(tx),
-        })
+        self.txs.get(txid).map(|tx| self.entry_of(*txid, tx))
     }
 
     /// In the canonical order (see [`MempoolEntry::canonical_key`]).
     pub fn history(&self, script: &ScriptHash) -> Vec<MempoolEntry> {
         let mut entries: Vec<_> = self
             .touching(script)
-            .filter_map(|(txid, _)| self.entry(&txid))
+            .map(|(txid, tx)| self.entry_of(txid, tx))
             .collect();
         entries.sort_by_cached_key(MempoolEntry::canonical_key);
         entries
@@ -306,23 +302,20 @@ impl Mempool {
     /// Outputs to the script that no mempool transaction spends. By transaction as in
     /// [`Mempool::history`], then by number.
     pub fn unspent(&self, script: &ScriptHash) -> Vec<Unspent> {
+        let mut touching: Vec<_> = self.touching(script).collect();
+        touching.sort_by_cached_key(|(txid, tx)| self.entry_of(*txid, tx).canonical_key());
         let mut found = Vec::new();
-        for entry in self.history(script) {
-            let txid = entry.txid;
-            let Some(tx) = self.txs.get(&txid) else {
-                continue;
-            };
+        for (txid, tx) in touching {
             let paid = tx.numbered_outputs().filter(|(_, coin)| coin.pays(script));
-            for (vout, coin) in paid {
-                if self.spender(&OutPoint { txid, vout }).is_none() {
-                    found.push(Unspent {
-                        txid,
-                        vout,
-                        value: coin.value,
-                        height: 0,
-                    });
-                }
-            }
+            found.extend(paid.filter_map(|(vout, coin)| {
+                let is_unspent = self.spender(&OutPoint { txid, vout }).is_none();
+                is_unspent.then_some(Unspent {
+                    txid,
+                    vout,
+                    value: coin.value,
+                    height: 0,
+                })
+            }));
         }
         found
     }
@@ -427,6 +420,14 @@ impl Mempool {
         self.spenders
             .range((first, first_txid())..=(last, last_txid()))
             .map(|(_, child)| *child)
+    }
+
+    fn entry_of(&self, txid: Txid, tx: &Tx) -> MempoolEntry {
+        MempoolEntry {
+            txid,
+            fee: tx.fee,
+            has_unconfirmed_inputs: self.has_unconfirmed_inputs(tx),
+        }
     }
 
     fn has_unconfirmed_inputs(&self, tx: &Tx) -> bool {

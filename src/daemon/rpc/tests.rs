@@ -1,6 +1,6 @@
 //! Faults of a node, each answered in words.
 
-use std::{fs, path::PathBuf, thread};
+use std::{fs, path::PathBuf, thread, time::Instant};
 
 use bitcoin::hashes::Hash;
 
