@@ -5,8 +5,11 @@
 //! It takes a plain chain for granted, as `bench-chain` makes it: no stale blocks, undo records in the
 //! order of the blocks.
 
+mod client;
+mod process;
+mod record;
+
 use std::{
-    error::Error,
     fs::{self, File},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -20,6 +23,8 @@ use std::{
 use ambra::chain::{BlockView, ParseError, SpentReader, TxView};
 use bitcoin::hashes::Hash;
 use clap::Parser;
+use client::Failure;
+use process::Used;
 use sha2::{Digest, Sha256};
 
 #[derive(Parser)]
@@ -35,8 +40,6 @@ struct Args {
     #[arg(long)]
     threads: Option<usize>,
 }
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// What precedes a record: network magic and length.
 const RECORD_HEAD: u64 = 8;
@@ -124,10 +127,14 @@ fn main() -> Result<(), Failure> {
     let next = AtomicUsize::new(0);
     in_threads(threads, || write_parts(&made, &offsets, &out, &next))?;
 
+    let seconds = started.elapsed().as_secs_f64();
+    let used = Used::of("self")?;
     println!(
         "{}",
         serde_json::json!({
-            "seconds": started.elapsed().as_secs_f64(),
+            "seconds": seconds,
+            "cpu_seconds": used.cpu_seconds,
+            "peak_memory": used.peak_memory,
             "seconds_until_sorting": parsed.as_secs_f64(),
             "threads": threads,
             "blocks": places.len(),
