@@ -82,7 +82,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = values::listen_url, help_heading = "Wallets")]
     pub listen: Vec<String>,
 
-    /// Certificate chain (PEM) for tls:// and wss://
+    /// Certificate chain (PEM) for tls:// and wss:// [default: one made by Ambra, kept with the index]
     #[arg(long, value_name = "FILE", value_parser = values::path(), help_heading = "Wallets")]
     pub tls_cert: Option<PathBuf>,
 
