@@ -203,17 +203,24 @@ ask() {
     fail "no reply to $1 within $patience s"
 }
 
-# await_push METHOD TEXT: a push of that method that has the text in it, into $push.
+# await_push METHOD TEXT: a push of that method that has the text in it, into $push. Others are kept: the order
+# of pushes is the server's affair.
 await_push() {
-    local kept end=$((SECONDS + patience))
+    local others seen end=$((SECONDS + patience))
     while :; do
-        kept=$pushes
-        pushes=""
-        while IFS= read -r push; do
-            case $push in *"\"$1\""*"$2"*) return ;; esac
-        done <<<"$kept"
+        others=""
+        push=""
+        while IFS= read -r seen; do
+            [ -n "$seen" ] || continue
+            if [ -z "$push" ]; then
+                case $seen in *"\"$1\""*"$2"*) push=$seen; continue ;; esac
+            fi
+            others=$others$seen$'\n'
+        done <<<"$pushes"
+        pushes=$others
+        [ -z "$push" ] || return 0
         [ $SECONDS -lt $end ] || fail "no push of $1 within $patience s"
-        if receive 1; then pushes=$line$'\n'; fi
+        if receive 1; then pushes=$pushes$line$'\n'; fi
     done
 }
 
