@@ -197,7 +197,7 @@ fn the_electrum_wallet_receives_and_sends() {
     // 4. Its change confirms.
     node.mine(1, &Treasury::elsewhere());
     wallet.wait_for_balance(json!({"confirmed": "1.4999"}));
-    let history = wallet.must(&["history"]);
+    let history = wallet.must(&["onchain_history"]);
     let entries = history["transactions"].as_array().expect("a list");
     assert_eq!(entries.len(), 2);
     assert!(

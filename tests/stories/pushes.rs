@@ -111,8 +111,9 @@ fn every_change_is_pushed_and_nothing_else() {
 fn wait_for_heights(client: &mut Client, name: &str, expected: &[i64]) {
     let deadline = Instant::now() + CATCH_UP_PATIENCE;
     loop {
-        let push = client.take_notification(deadline);
-        let push = push.unwrap_or_else(|| panic!("no push told of {expected:?} in {name}"));
+        let Some(push) = client.take_notification(deadline) else {
+            panic!("no push told of {expected:?} in {name}");
+        };
         if push.params[0] != name {
             continue;
         }

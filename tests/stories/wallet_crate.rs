@@ -107,7 +107,7 @@ fn the_crate_electrum_client_lives_with_the_server() {
     assert_eq!((coins[0].tx_hash, coins[0].value), (txid, 700_000));
 
     // 7. Fees.
-    assert!(client.relay_fee().unwrap() > 0.0);
+    assert!(client.mempool_get_info().unwrap().minrelaytxfee > 0.0);
     let fees = client.batch_estimate_fee([1, 6, 25]).unwrap();
     assert_eq!(fees.len(), 3);
     let unique: HashSet<_> = histories
