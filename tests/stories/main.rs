@@ -20,5 +20,6 @@ mod one_moment;
 mod pushes;
 mod random_lives;
 mod restarts;
+mod versions;
 mod wallet_crate;
 mod wallet_life;
