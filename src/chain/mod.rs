@@ -4,6 +4,8 @@
 //! check every length, and return an error on anything that Bitcoin Core would not have written.
 
 mod block;
+#[cfg(test)]
+pub(crate) mod fake;
 mod header;
 mod history;
 mod merkle;

@@ -7,6 +7,8 @@ mod bulk;
 mod db;
 mod rows;
 pub mod schema;
+#[cfg(test)]
+mod tests;
 
 use bitcoin::BlockHash;
 

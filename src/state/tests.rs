@@ -12,10 +12,9 @@ use bitcoin::{OutPoint, Transaction, TxOut, Txid, consensus::encode::serialize, 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
-    Ask, OutpointStatus, Publish, QueryError, State, StateLimits,
-    fake::{FakeArchive, FakeChain},
-    lock,
+    Ask, OutpointStatus, Publish, QueryError, State, StateLimits, fake::FakeArchive, lock,
 };
+use crate::chain::fake::FakeChain;
 use crate::{
     chain::{
         Balance, Confirmed, Height, History, ScriptHash, Status, Unspent, merkle_branch, status_of,

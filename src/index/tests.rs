@@ -1,0 +1,326 @@
+//! The index over chains of real blocks: what goes in comes out again, by whichever way it went in.
+
+use bitcoin::{Block, consensus::encode::serialize, hashes::Hash};
+use proptest::prelude::*;
+
+use super::*;
+use crate::chain::{
+    BlockPlace, BlockView, Height, ScriptHash, SpentReader, TxView,
+    fake::{FakeChain, compress_amount, write_compressed, write_varint},
+};
+
+fn place(height: Height, bytes: &[u8]) -> BlockPlace {
+    let (offset, undo_offset) = (height * 1000, height * 100);
+    BlockPlace {
+        file: 0,
+        offset,
+        size: bytes.len() as u32,
+        undo_offset,
+        undo_size: 7,
+    }
+}
+
+/// The rows of each block, in order.
+fn all_rows(chain: &FakeChain) -> Vec<BlockRows> {
+    let mut next = TxNum::ZERO;
+    let rows = |(height, block): (Height, &Block)| {
+        let bytes = serialize(block);
+        let spent = chain.spent_by_rest(height);
+        let view = BlockView::parse(&bytes).unwrap();
+        let place = place(height, &bytes);
+        let rows = BlockRows::of(height, next, place, &view, spent.reader().unwrap()).unwrap();
+        next = rows.next_tx();
+        rows
+    };
+    (0..).zip(&chain.blocks).map(rows).collect()
+}
+
+fn random_chain(seed: u64, blocks: usize) -> FakeChain {
+    let mut chain = FakeChain::new(seed, 12);
+    (0..blocks).for_each(|number| chain.grow(number % 7));
+    chain
+}
+
+fn open(folder: &tempfile::TempDir, chain: &FakeChain) -> Index {
+    Index::open(folder.path(), &chain.blocks[0].block_hash()).unwrap()
+}
+
+fn connected(chain: &FakeChain) -> (tempfile::TempDir, Index, Vec<BlockRows>) {
+    let folder = tempfile::tempdir().unwrap();
+    let index = open(&folder, chain);
+    let rows = all_rows(chain);
+    for rows in &rows {
+        index.apply(&[], std::slice::from_ref(rows)).unwrap();
+    }
+    (folder, index, rows)
+}
+
+/// Gathers the blocks in chunks of `chunk`, by several gatherers in turn; `stop_after` chunks, if given.
+fn load(index: &Index, chain: &FakeChain, chunk: usize, stop_after: Option<usize>) -> Option<()> {
+    let rows = all_rows(chain);
+    let mut bulk = Bulk::resume(index).unwrap().unwrap();
+    let mut gatherers = [
+        Gatherer::default(),
+        Gatherer::default(),
+        Gatherer::default(),
+    ];
+    let mut chunks = 0;
+    loop {
+        let start = bulk.mark().map_or(0, |mark| mark.height as usize + 1);
+        let end = (start + chunk).min(rows.len());
+        if start == end {
+            break;
+        }
+        // The last block first: order within a chunk does not matter.
+        for height in (start..end).rev() {
+            let bytes = serialize(&chain.blocks[height]);
+            let (undo, _) = chain.undo(height as Height);
+            let view = BlockView::parse(&bytes).unwrap();
+            gatherers[height % 3]
+                .add(
+                    height as Height,
+                    bulk.next_tx(),
+                    rows[height].block.first_tx,
+                    place(height as Height, &bytes),
+                    &view,
+                    SpentReader::undo(&undo).unwrap(),
+                )
+                .unwrap();
+        }
+        let last = &rows[end - 1];
+        let tip = TipRow {
+            height: last.height,
+            hash: last.block.hash,
+            next_tx: last.next_tx(),
+        };
+        bulk.finish_chunk(&mut gatherers, tip, 2).unwrap();
+        chunks += 1;
+        if Some(chunks) == stop_after {
+            return None;
+        }
+    }
+    let finish = bulk.finish(2, &|| false, &|_| ()).unwrap();
+    assert_eq!(finish, Finish::Complete);
+    Some(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn the_first_sync_gives_the_rows_that_block_by_block_gives(seed: u64, chunk in 1usize..20) {
+        let chain = random_chain(seed, 30);
+        let (_folder, one_by_one, rows) = connected(&chain);
+        let folder = tempfile::tempdir().unwrap();
+        let bulk = open(&folder, &chain);
+        load(&bulk, &chain, chunk, None).unwrap();
+        prop_assert_eq!(bulk.fingerprint().unwrap(), one_by_one.fingerprint().unwrap());
+        prop_assert_eq!(bulk.tip().unwrap(), one_by_one.tip().unwrap());
+        prop_assert_eq!(bulk.tip().unwrap().unwrap().hash, rows.last().unwrap().block.hash);
+        prop_assert!(!folder.path().join("sync").exists());
+    }
+
+    #[test]
+    fn a_first_sync_that_ended_early_goes_on_at_its_mark(seed: u64, chunk in 1usize..9) {
+        let chain = random_chain(seed, 30);
+        let (_folder, one_by_one, _) = connected(&chain);
+        let folder = tempfile::tempdir().unwrap();
+        for stop_after in [1, 2] {
+            load(&open(&folder, &chain), &chain, chunk, Some(stop_after));
+            // What a chunk that was not completed leaves.
+            std::fs::write(folder.path().join("sync/unfinished"), b"half").unwrap();
+            std::fs::write(folder.path().join("sync/positions.sst"), b"half").unwrap();
+        }
+        let bulk = open(&folder, &chain);
+        prop_assert_eq!(bulk.tip().unwrap(), None);
+        load(&bulk, &chain, chunk, None).unwrap();
+        prop_assert_eq!(bulk.fingerprint().unwrap(), one_by_one.fingerprint().unwrap());
+    }
+
+    #[test]
+    fn what_is_disconnected_leaves_nothing(seed: u64, keep in 1usize..30) {
+        let chain = random_chain(seed, 30);
+        let (_folder, index, rows) = connected(&chain);
+        let mut short = chain.clone();
+        short.blocks.truncate(keep);
+        let (_short_folder, expected, _) = connected(&short);
+        let stale: Vec<BlockRows> = rows[keep..].iter().rev().cloned().collect();
+        index.apply(&stale, &[]).unwrap();
+        prop_assert_eq!(index.fingerprint().unwrap(), expected.fingerprint().unwrap());
+        prop_assert_eq!(index.tip().unwrap(), expected.tip().unwrap());
+    }
+
+    #[test]
+    fn a_scan_takes_away_what_block_by_block_takes_away(seed: u64, keep in 1usize..30) {
+        let chain = random_chain(seed, 30);
+        let (_folder, index, _) = connected(&chain);
+        let mut short = chain.clone();
+        short.blocks.truncate(keep);
+        let (_short_folder, expected, _) = connected(&short);
+        index.truncate(keep as Height).unwrap();
+        prop_assert_eq!(index.fingerprint().unwrap(), expected.fingerprint().unwrap());
+        prop_assert_eq!(index.tip().unwrap(), expected.tip().unwrap());
+    }
+
+    #[test]
+    fn a_branch_is_left_for_another_in_one_batch(seed: u64, keep in 1usize..20, other: u64) {
+        let chain = random_chain(seed, 20);
+        let (_folder, index, rows) = connected(&chain);
+        let mut branch = chain.clone();
+        branch.blocks.truncate(keep);
+        branch.reseed(other);
+        (0..25).for_each(|number| branch.grow(number % 5));
+        let (_branch_folder, expected, branch_rows) = connected(&branch);
+        let stale: Vec<BlockRows> = rows[keep..].iter().rev().cloned().collect();
+        index.apply(&stale, &branch_rows[keep..]).unwrap();
+        prop_assert_eq!(index.fingerprint().unwrap(), expected.fingerprint().unwrap());
+        prop_assert_eq!(index.tip().unwrap(), expected.tip().unwrap());
+    }
+
+    #[test]
+    fn each_transaction_is_found_by_txid_by_script_and_by_place(seed: u64) {
+        let chain = random_chain(seed, 20);
+        let (_folder, index, rows) = connected(&chain);
+        let end = index.tip().unwrap().unwrap().next_tx;
+        for (rows, block) in rows.iter().zip(&chain.blocks) {
+            let bytes = serialize(block);
+            let places = index.tx_places_of(rows.block.first_tx, rows.block.tx_count).unwrap();
+            for ((tx, n), place) in block.txdata.iter().zip(rows.block.first_tx.0..).zip(places) {
+                let n = TxNum(n);
+                prop_assert_eq!(index.tx_place(n).unwrap(), Some(place));
+                let part = &bytes[place.offset as usize..][..place.size as usize];
+                prop_assert_eq!(TxView::parse(part).unwrap().txid(), tx.compute_txid());
+                let mut numbered = index.numbered(&tx.compute_txid(), end);
+                prop_assert!(numbered.any(|found| found.unwrap() == n));
+                for output in tx.output.iter().filter(|output| !output.script_pubkey.is_op_return()) {
+                    let script = ScriptHash::new(output.script_pubkey.as_bytes());
+                    let found = index.touching(&script, n, TxNum(n.0 + 1)).count();
+                    prop_assert_eq!(found, usize::from(rows.height > 0));
+                }
+            }
+            prop_assert_eq!(index.block(rows.height).unwrap(), Some(rows.block));
+        }
+        prop_assert_eq!(index.tx_place(end).unwrap(), None);
+    }
+
+    #[test]
+    fn undo_data_and_rest_tell_the_same_of_any_script(
+        scripts in prop::collection::vec((0u8..6, prop::collection::vec(any::<u8>(), 0..90), 0u64..21_000_000 * 100_000_000), 1..20),
+    ) {
+        use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+        let key = |bytes: &[u8]| {
+            let mut secret = [1; 32];
+            secret.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+            secret[0] = 1;
+            PublicKey::from_secret_key(&Secp256k1::new(), &SecretKey::from_slice(&secret).unwrap())
+        };
+        let mut undo = vec![1];
+        let mut outputs = Vec::new();
+        write_size(&mut undo, scripts.len());
+        for (kind, bytes, value) in &scripts {
+            let hash = |len| bytes.iter().copied().chain(std::iter::repeat(9)).take(len).collect::<Vec<u8>>();
+            let script = match kind {
+                0 => [&[0x76, 0xa9, 20][..], &hash(20), &[0x88, 0xac]].concat(),
+                1 => [&[0xa9, 20][..], &hash(20), &[0x87]].concat(),
+                2 => [&[33][..], &key(bytes).serialize(), &[0xac]].concat(),
+                3 => [&[65][..], &key(bytes).serialize_uncompressed(), &[0xac]].concat(),
+                _ => bytes.clone(),
+            };
+            write_varint(&mut undo, 5);
+            undo.push(0);
+            write_varint(&mut undo, compress_amount(*value));
+            write_compressed(&mut undo, &script);
+            outputs.push((*value, script));
+        }
+        let mut reader = SpentReader::undo(&undo).unwrap();
+        prop_assert_eq!(reader.next_tx().unwrap(), outputs.len());
+        for (value, script) in &outputs {
+            let (read_value, read_script) = reader.next_output().unwrap();
+            prop_assert_eq!((read_value, read_script), (*value, script.as_slice()));
+        }
+        prop_assert_eq!(reader.finish(), Ok(()));
+    }
+}
+
+fn write_size(out: &mut Vec<u8>, size: usize) {
+    out.extend(serialize(&bitcoin::VarInt(size as u64)));
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_what_rows_are_made_of_is_found() {
+    let chain = random_chain(3, 12);
+    let (height, block) = (0..)
+        .zip(&chain.blocks)
+        .max_by_key(|(_, block)| block.txdata.len())
+        .unwrap();
+    let bytes = serialize(block);
+    let (undo, _) = chain.undo(height);
+    let rows = |bytes: &[u8]| {
+        let view = BlockView::parse(bytes)?;
+        BlockRows::of(
+            height,
+            TxNum(5),
+            place(height, bytes),
+            &view,
+            SpentReader::undo(&undo)?,
+        )
+    };
+    let good = rows(&bytes).unwrap();
+    for bit in 0..bytes.len() * 8 {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        // Only the header (whose hash the caller knows) and witnesses (which no row is made of) may differ.
+        if let Ok(found) = rows(&flipped) {
+            assert_eq!(found.history, good.history, "bit {bit}");
+            assert_eq!(found.txid, good.txid, "bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn another_chains_index_and_one_in_use_are_refused_in_words_that_help() {
+    let chain = random_chain(1, 2);
+    let folder = tempfile::tempdir().unwrap();
+    let index = open(&folder, &chain);
+    let again = Index::open(folder.path(), &chain.blocks[0].block_hash());
+    assert!(matches!(again, Err(IndexError::InUse { .. })));
+    drop(index);
+    let other = bitcoin::BlockHash::from_byte_array([7; 32]);
+    let error = Index::open(folder.path(), &other)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("choose another --db-dir"), "{error}");
+    assert!(error.contains(&other.to_string()), "{error}");
+}
+
+#[test]
+fn a_run_that_was_cut_or_changed_is_refused() {
+    let chain = random_chain(4, 12);
+    let folder = tempfile::tempdir().unwrap();
+    load(&open(&folder, &chain), &chain, 6, Some(1));
+    let run = folder.path().join("sync/run-0000000000");
+    let good = std::fs::read(&run).unwrap();
+    let resume = |bytes: &[u8]| {
+        std::fs::write(&run, bytes).unwrap();
+        let index = open(&folder, &chain);
+        let bulk = Bulk::resume(&index)?.unwrap();
+        bulk.finish(1, &|| true, &|_| ()).map(|_| ())
+    };
+    assert!(matches!(
+        resume(&good[..good.len() - 1]),
+        Err(IndexError::DamagedRun { .. })
+    ));
+    let mut flipped = good.clone();
+    flipped[3] ^= 1;
+    assert!(matches!(
+        resume(&flipped),
+        Err(IndexError::DamagedRun { .. })
+    ));
+    std::fs::remove_file(&run).unwrap();
+    let index = open(&folder, &chain);
+    assert!(matches!(
+        Bulk::resume(&index),
+        Err(IndexError::DamagedRun { .. })
+    ));
+}
