@@ -26,7 +26,7 @@ all_well=yes
 
 # step NAME COMMAND...: runs it, shows what it says, keeps a line of how it went.
 step() {
-    local name=$1 code=0 start=$SECONDS counts
+    local name=$1 code=0 start=$SECONDS counts failed
     shift
     printf '\n== %s: %s\n' "$name" "$*"
     "$@" 2>&1 | tee "$log" || code=$?
@@ -42,14 +42,19 @@ step() {
         summary="$summary$(printf '%-22s ok      %s (%d s)' "$name" "$counts" $((SECONDS - start)))"$'\n'
     else
         summary="$summary$(printf '%-22s FAILED  %s (%d s)' "$name" "$counts" $((SECONDS - start)))"$'\n'
+        failed=$(failed)
+        summary="$summary${failed:+$failed$'\n'}"
         all_well=no
     fi
 }
 
+# The log without colours.
+plain() { sed $'s/\e\\[[0-9;]*m//g' "$log"; }
+
 # Sums of what cargo test ("test result: ok. 3 passed; 0 failed; 1 ignored; …") and nextest
 # ("Summary [ 1.0s] 3 tests run: 3 passed (1 slow), 1 skipped") said.
 counts() {
-    sed $'s/\e\\[[0-9;]*m//g' "$log" | awk '
+    plain | awk '
         /^test result:/ || /Summary \[/ {
             seen = 1
             gsub(/[();,]/, " ")
@@ -61,6 +66,13 @@ counts() {
             }
         }
         END { if (seen) printf "%d passed, %d failed, %d ignored", passed, failed, ignored }'
+}
+
+# The names of the tests that failed, from the same two.
+failed() {
+    plain | awk '
+        /^test .* \.\.\. FAILED/ { print "    " $2 }
+        /^ *(FAIL|TIMEOUT|ABORT|SIG[A-Z]+) +\[/ { sub(/^ *[A-Z]+ +\[[^]]*\] *(\([^)]*\) *)?/, ""); print "    " $0 }' | sort -u
 }
 
 step "rustfmt" cargo fmt --all --check
