@@ -17,7 +17,7 @@ use super::rpc::RpcError;
 
 /// Exchanges at one time. bitcoind works on `rpcthreads` (4, newer releases 16) at once and lets
 /// `rpcworkqueue` (16, newer releases 64) more wait: this leaves room for others who ask it.
-pub(super) const EXCHANGES_MAX: usize = 8;
+const EXCHANGES_MAX: usize = 8;
 /// A kept connection is left after this time unused; bitcoind closes it after `rpcservertimeout` (30 s).
 const IDLE_MAX: Duration = Duration::from_secs(15);
 /// For the TCP connection alone.
@@ -260,4 +260,56 @@ pub(super) fn without_user(url: &str) -> String {
     };
     let host = authority.rsplit('@').next().unwrap_or_default();
     format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::daemon::fake::{Answer, FakeNode};
+
+    fn get(http: &Http, url: &str, deadline_ms: u64) -> Result<Reply, RpcError> {
+        http.exchange(&Exchange {
+            url,
+            authorization: None,
+            body: None,
+            deadline: Duration::from_millis(deadline_ms),
+            answer_max: 100,
+        })
+    }
+
+    #[test]
+    fn an_exchange_beyond_the_bound_waits_its_turn_and_gives_up_at_its_deadline() {
+        let node = FakeNode::new(vec![Answer::Silence; EXCHANGES_MAX]);
+        let (http, url) = (Http::new(), node.url());
+        thread::scope(|scope| {
+            for _ in 0..EXCHANGES_MAX {
+                scope.spawn(|| get(&http, &url, 2_000).unwrap_err());
+            }
+            while node.asked().len() < EXCHANGES_MAX {
+                thread::yield_now();
+            }
+            let words = get(&http, &url, 50).unwrap_err().to_string();
+            assert_eq!(words, "the node is slow: 8 calls wait for it already");
+        });
+        assert_eq!(node.asked().len(), EXCHANGES_MAX);
+        // All turns have been given back; the node, which has no answer left, hears of one more.
+        get(&http, &url, 2_000).unwrap_err();
+        assert!(node.asked().len() > EXCHANGES_MAX);
+    }
+
+    #[test]
+    fn a_name_in_a_url_is_not_told() {
+        for (url, name, clean) in [
+            ("http://a:b@h:1/w", "http://h:1", "http://h:1/w"),
+            ("http://h:1", "http://h:1", "http://h:1/"),
+            ("h:1", "http://h:1", "http://h:1/"),
+        ] {
+            assert_eq!(
+                (node_name(url), without_user(url)),
+                (name.into(), clean.into())
+            );
+        }
+    }
 }

@@ -334,25 +334,6 @@ fn a_node_before_29_waits_without_being_told_what_is_known() {
 }
 
 #[test]
-fn calls_beyond_the_bound_wait_their_turn() {
-    let node = FakeNode::new(vec![Answer::Silence; super::super::http::EXCHANGES_MAX]);
-    let rpc = Rpc::new(RpcConfig {
-        url: node.url(),
-        auth: RpcAuth::UserPass("ali".into(), PASSWORD.into()),
-        timeout: Duration::from_millis(400),
-    });
-    thread::scope(|scope| {
-        for _ in 0..super::super::http::EXCHANGES_MAX {
-            scope.spawn(|| unavailable(rpc.call("x", &[])));
-        }
-        while node.asked().len() < super::super::http::EXCHANGES_MAX {
-            thread::yield_now();
-        }
-        unavailable(rpc.call("one too many", &[]));
-    });
-}
-
-#[test]
 fn chain_info_is_read_from_old_and_new_nodes() {
     let old = json!({
         "chain": "main", "blocks": 0, "headers": -1, "bestblockhash": hash(1),
