@@ -45,7 +45,7 @@ pub fn txid(out: &mut Vec<u8>, txid: &Txid) {
 
 /// An array of hashes, each shown reversed.
 pub fn hashes(out: &mut Vec<u8>, list: &[[u8; 32]]) {
-    array(out, list, |out, item| hash(out, item));
+    array(out, list, hash);
 }
 
 pub fn array<T>(out: &mut Vec<u8>, items: &[T], mut write: impl FnMut(&mut Vec<u8>, &T)) {

@@ -21,8 +21,6 @@ pub struct Method {
     pub from: Version,
     pub to: Version,
     pub serves: Serves,
-    /// Not in the protocol's text: other servers have it, and wallets use it.
-    pub is_extension: bool,
     /// Parameters that it does not know are ignored.
     pub is_tolerant: bool,
     pub params: &'static [Param],
@@ -123,7 +121,6 @@ const fn row(
         from,
         to,
         serves: Serves::All,
-        is_extension: false,
         is_tolerant: false,
         params,
         cost,
@@ -171,11 +168,12 @@ impl Method {
     }
 
     const fn extension(self) -> Method {
-        Method {
-            is_extension: true,
-            text: Text::Fulcrum,
-            ..self
-        }
+        self.text(Text::Fulcrum)
+    }
+
+    /// Not in the protocol's text: other servers have it, and wallets use it.
+    pub fn is_extension(&self) -> bool {
+        self.text == Text::Fulcrum
     }
 }
 

@@ -210,12 +210,12 @@ impl Listener {
     pub fn url(&self) -> String {
         let port = self.local_addr().map(|address| address.port());
         let mut url = self.url.clone();
-        match (&mut url, port) {
-            (
-                ListenUrl::Tcp(at) | ListenUrl::Tls(at) | ListenUrl::Ws(at) | ListenUrl::Wss(at),
-                Some(port),
-            ) => at.port = port,
-            _ => {}
+        if let (
+            ListenUrl::Tcp(at) | ListenUrl::Tls(at) | ListenUrl::Ws(at) | ListenUrl::Wss(at),
+            Some(port),
+        ) = (&mut url, port)
+        {
+            at.port = port;
         }
         url.to_string()
     }

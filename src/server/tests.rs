@@ -94,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Bytes for S {}
 
 enum Client {
     Lines(BufReader<Box<dyn Bytes>>),
-    Frames(tokio_tungstenite::WebSocketStream<Box<dyn Bytes>>),
+    Frames(Box<tokio_tungstenite::WebSocketStream<Box<dyn Bytes>>>),
 }
 
 impl Client {
@@ -121,7 +121,7 @@ impl Client {
                 let (stream, _) = tokio_tungstenite::client_async("ws://localhost/", stream)
                     .await
                     .unwrap();
-                Client::Frames(stream)
+                Client::Frames(Box::new(stream))
             }
             _ => Client::Lines(BufReader::new(stream)),
         }

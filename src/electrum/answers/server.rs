@@ -67,7 +67,7 @@ pub fn features(question: &Question, _: &Args, out: &mut Vec<u8>) -> Result<(), 
         .collect();
     let extensions: Vec<&str> = METHODS
         .iter()
-        .filter(|method| method.is_extension)
+        .filter(|method| method.is_extension())
         .map(|method| method.name)
         .collect();
     let mut features = json!({
