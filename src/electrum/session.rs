@@ -271,7 +271,7 @@ impl Session {
         ticket: impl Fn(&Request) -> Ticket,
     ) -> Result<bool, Refusal> {
         let settings = &self.asker.settings;
-        let method = methods::find(&request.method, self.speaks, settings.protocol_max)?;
+        let method = methods::find(&request.method, self.speaks, settings.newest())?;
         let args = Args::bind(
             method.params,
             method.is_tolerant,
@@ -637,7 +637,7 @@ impl Session {
             Arg::Offer(offer) => *offer,
             _ => Offer::only(Version::UNSAID),
         };
-        let max = self.asker.settings.protocol_max;
+        let max = self.asker.settings.newest();
         // From 1.6 on it "must be the first message sent"; a client that said something else before
         // gets an older version, if it speaks one.
         let chosen = if self.has_spoken {

@@ -27,6 +27,13 @@ pub struct Settings {
     pub remote_history_max: Option<usize>,
 }
 
+impl Settings {
+    /// The newest version offered: never one that does not exist yet.
+    pub fn newest(&self) -> Version {
+        self.protocol_max.min(Version::NEWEST)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Settings {
         Settings {

@@ -34,6 +34,8 @@ impl Version {
 
     /// The oldest version spoken.
     pub const MIN: Version = Version::V1_0;
+    /// The newest version that this server knows, finished or not.
+    pub const NEWEST: Version = Version::V1_7;
     /// What a client means that names no version: the default in the text of `server.version`.
     pub const UNSAID: Version = Version::V1_4;
 

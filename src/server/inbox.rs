@@ -1,7 +1,7 @@
 //! What came of a client, line by line.
 
 /// A read's room at first, so that an idle connection costs little; it doubles when a read fills it.
-const ROOM_MIN: usize = 2 * 1024;
+const ROOM_MIN: usize = 1024;
 /// And at most: many small requests are taken with one read.
 const ROOM_MAX: usize = 64 * 1024;
 

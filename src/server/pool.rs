@@ -121,18 +121,24 @@ impl Pool {
 
     /// Puts a client's jobs in line.
     pub fn submit(&self, client: &Client, jobs: impl IntoIterator<Item = Job>) {
+        let mut lanes = [
+            (&self.short, Vec::new()),
+            (&self.long, Vec::new()),
+            (&self.node, Vec::new()),
+        ];
         for job in jobs {
             let lane = match job.lane() {
-                Lane::Short => &self.short,
-                Lane::Long => &self.long,
-                Lane::Node => &self.node,
+                Lane::Short => 0,
+                Lane::Long => 1,
+                Lane::Node => 2,
             };
-            let task = Task {
+            lanes[lane].1.push(Task {
                 job,
                 mailbox: client.mailbox.clone(),
-            };
-            lock(&lane.queue).push(client.number, task);
-            lane.filled.notify_one();
+            });
+        }
+        for (lane, tasks) in lanes {
+            lane.add(client.number, tasks);
         }
     }
 
@@ -150,6 +156,24 @@ impl Pool {
 }
 
 impl LaneQueue {
+    /// Under one lock, for a read may bring dozens.
+    fn add(&self, client: u64, tasks: Vec<Task>) {
+        let count = tasks.len();
+        if count == 0 {
+            return;
+        }
+        let mut queue = lock(&self.queue);
+        for task in tasks {
+            queue.push(client, task);
+        }
+        drop(queue);
+        if count == 1 {
+            self.filled.notify_one();
+        } else {
+            self.filled.notify_all();
+        }
+    }
+
     fn work(&self) {
         while let Some(task) = self.next() {
             let ran = task.job.run();

@@ -602,3 +602,65 @@ async fn stopping_takes_no_longer_than_it_may_with_clients_and_questions_about()
         assert!(client.next().await.is_none());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_on_any_transport_disturbs_nobody() {
+    use rand::{Rng, SeedableRng};
+    let seed: u64 = rand::random();
+    eprintln!("seed {seed}");
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+    let limits = Limits {
+        line_bytes_max: 5_000,
+        handshake_timeout: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let server = TestServer::start(limits, &["tcp", "tls", "ws", "wss"]).await;
+    let mut good = server.client().await;
+    for round in 0..200 {
+        let at = server.urls[round % 4].split_once("//").unwrap().1;
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let length = random.random_range(0..20_000);
+        let bytes: Vec<u8> = (0..length)
+            .map(|_| match random.random_range(0..4) {
+                0 => *b"{}[]\n\"".get(random.random_range(0..6)).unwrap(),
+                _ => random.random(),
+            })
+            .collect();
+        let _ = stream.write_all(&bytes).await;
+        if round % 3 == 0 {
+            let _ = stream.shutdown().await;
+        }
+        assert_eq!(good.ask("server.ping", json!([])).await, json!(null));
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_a_thousand_things_of_the_disk_does_not_hold_up_who_asks_one() {
+    let limits = Limits {
+        short_threads: 1,
+        ..Limits::default()
+    };
+    let server = TestServer::start(limits, &["tcp"]).await;
+    let mut greedy = server.client().await;
+    let mut modest = server.client().await;
+    modest.ask("server.ping", json!([])).await;
+    server.fake.shut_gate();
+    let ask = |id: u64| json!({ "id": id, "method": "blockchain.transaction.get", "params": [txid(1).to_string()] });
+    for id in 0..60 {
+        greedy.send(&ask(id).to_string()).await;
+    }
+    // All sixty are in line before the one comes: their connection answers a ping sent behind them.
+    greedy.send(r#"{"id":"ping","method":"server.ping"}"#).await;
+    assert_eq!(greedy.next().await.unwrap()["id"], "ping");
+    modest.send(&ask(1000).to_string()).await;
+    modest.send(r#"{"id":"ping","method":"server.ping"}"#).await;
+    assert_eq!(modest.next().await.unwrap()["id"], "ping");
+    server.fake.open_gate();
+    assert_eq!(modest.next().await.unwrap()["id"], 1000);
+    // It had its turn long before the sixtieth.
+    for id in 0..60 {
+        assert_eq!(greedy.next().await.unwrap()["id"], id);
+    }
+    server.stop().await;
+}

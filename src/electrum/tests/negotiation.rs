@@ -187,3 +187,20 @@ fn features_name_the_services() {
         json!(["tcp://node.local:50001", "ssl://node.local:50002"])
     );
 }
+
+#[test]
+fn a_version_that_does_not_exist_yet_is_not_offered() {
+    let settings = Settings {
+        protocol_max: "2.0".parse().unwrap(),
+        ..settings()
+    };
+    let mut client = Client::with(settings, Peer::Local);
+    assert_eq!(
+        client.ask("server.version", json!(["x", ["1.4", "9.0"]]))[1],
+        "1.7"
+    );
+    assert_eq!(
+        client.ask("server.features", json!([]))["protocol_max"],
+        "1.7"
+    );
+}
