@@ -57,15 +57,24 @@ struct Task {
 }
 
 /// Jobs of many clients, each client's in order, clients in turn.
-#[derive(Default)]
-struct Queue {
-    by_client: HashMap<u64, VecDeque<Task>>,
+struct Queue<T> {
+    by_client: HashMap<u64, VecDeque<T>>,
     turns: VecDeque<u64>,
     is_closed: bool,
 }
 
-impl Queue {
-    fn push(&mut self, client: u64, task: Task) {
+impl<T> Default for Queue<T> {
+    fn default() -> Queue<T> {
+        Queue {
+            by_client: HashMap::new(),
+            turns: VecDeque::new(),
+            is_closed: false,
+        }
+    }
+}
+
+impl<T> Queue<T> {
+    fn push(&mut self, client: u64, task: T) {
         let tasks = self.by_client.entry(client).or_default();
         if tasks.is_empty() {
             self.turns.push_back(client);
@@ -73,7 +82,7 @@ impl Queue {
         tasks.push_back(task);
     }
 
-    fn pop(&mut self) -> Option<Task> {
+    fn pop(&mut self) -> Option<T> {
         let client = self.turns.pop_front()?;
         let tasks = self.by_client.get_mut(&client)?;
         let task = tasks.pop_front();
@@ -88,7 +97,7 @@ impl Queue {
 
 #[derive(Default)]
 struct LaneQueue {
-    queue: Mutex<Queue>,
+    queue: Mutex<Queue<Task>>,
     filled: Condvar,
 }
 
@@ -201,4 +210,31 @@ impl LaneQueue {
 /// Nothing that holds these locks can panic half-way; a poisoned one is as good as another.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_take_turns_and_each_is_served_in_its_order() {
+        let mut queue = Queue::default();
+        for number in 0..3 {
+            queue.push(1, ("greedy", number));
+        }
+        queue.push(2, ("modest", 0));
+        queue.push(3, ("other", 0));
+        queue.push(3, ("other", 1));
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        let expected = [
+            ("greedy", 0),
+            ("modest", 0),
+            ("other", 0),
+            ("greedy", 1),
+            ("other", 1),
+            ("greedy", 2),
+        ];
+        assert_eq!(order, expected);
+        assert!(queue.by_client.is_empty(), "who has gone leaves nothing");
+    }
 }

@@ -634,33 +634,3 @@ async fn garbage_on_any_transport_disturbs_nobody() {
     }
     server.stop().await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_asks_a_thousand_things_of_the_disk_does_not_hold_up_who_asks_one() {
-    let limits = Limits {
-        short_threads: 1,
-        ..Limits::default()
-    };
-    let server = TestServer::start(limits, &["tcp"]).await;
-    let mut greedy = server.client().await;
-    let mut modest = server.client().await;
-    modest.ask("server.ping", json!([])).await;
-    server.fake.shut_gate();
-    let ask = |id: u64| json!({ "id": id, "method": "blockchain.transaction.get", "params": [txid(1).to_string()] });
-    for id in 0..60 {
-        greedy.send(&ask(id).to_string()).await;
-    }
-    // All sixty are in line before the one comes: their connection answers a ping sent behind them.
-    greedy.send(r#"{"id":"ping","method":"server.ping"}"#).await;
-    assert_eq!(greedy.next().await.unwrap()["id"], "ping");
-    modest.send(&ask(1000).to_string()).await;
-    modest.send(r#"{"id":"ping","method":"server.ping"}"#).await;
-    assert_eq!(modest.next().await.unwrap()["id"], "ping");
-    server.fake.open_gate();
-    assert_eq!(modest.next().await.unwrap()["id"], 1000);
-    // It had its turn long before the sixtieth.
-    for id in 0..60 {
-        assert_eq!(greedy.next().await.unwrap()["id"], id);
-    }
-    server.stop().await;
-}
