@@ -9,6 +9,9 @@
 //! came, stale ones among them; a block's undo data lie in the rev file of the same number, in the order
 //! in which blocks were connected. (Bitcoin Core `node/blockstorage.cpp`.)
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     fs::File,
@@ -465,24 +468,5 @@ fn unxor(key: &[u8; 8], offset: u64, bytes: &mut [u8]) {
     }
     for (byte, key) in words.into_remainder().iter_mut().zip(rotated) {
         *byte ^= key;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn the_key_comes_off_at_any_offset(key: [u8; 8], offset in 0u64..1000, bytes: Vec<u8>) {
-            let mut written = bytes.clone();
-            for (index, byte) in written.iter_mut().enumerate() {
-                *byte ^= key[(offset as usize + index) % 8];
-            }
-            unxor(&key, offset, &mut written);
-            prop_assert_eq!(written, bytes);
-        }
     }
 }
