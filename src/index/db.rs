@@ -31,7 +31,13 @@ const BLOCK_CACHE_BYTES: usize = 64 << 20;
 const WRITE_BUFFER_BYTES: usize = 64 << 20;
 
 /// Bytes of a block in an SST file, uncompressed: a look-up reads and decompresses one.
-const SST_BLOCK_BYTES: usize = 8 << 10;
+const SST_BLOCK_BYTES: usize = 16 << 10;
+
+/// Keys that share one start: fewer starts, smaller blocks.
+const SST_RESTART_INTERVAL: i32 = 32;
+
+/// Of zstd. `docs/decisions/0002-compression.md` has the figures.
+const ZSTD_LEVEL: i32 = 5;
 
 const HISTORY: &str = "history";
 const TXID: &str = "txid";
@@ -654,7 +660,7 @@ fn family_options(name: &str, cache: Option<&Cache>) -> Options {
     }
     table.set_block_size(SST_BLOCK_BYTES);
     table.set_format_version(6);
-    table.set_block_restart_interval(16);
+    table.set_block_restart_interval(SST_RESTART_INTERVAL);
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(16 << 20);
@@ -664,8 +670,8 @@ fn family_options(name: &str, cache: Option<&Cache>) -> Options {
         options.set_compression_type(DBCompressionType::None);
     } else {
         options.set_compression_type(DBCompressionType::Zstd);
-        // RocksDB's default window, zstd's level 3, its default strategy, no dictionary.
-        options.set_compression_options(-14, 3, 0, 0);
+        // RocksDB's default window and strategy, no dictionary.
+        options.set_compression_options(-14, ZSTD_LEVEL, 0, 0);
     }
     options
 }

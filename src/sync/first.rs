@@ -22,8 +22,10 @@ use crate::{
     index::{Bulk, Gatherer, TipRow},
 };
 
-/// Blocks nearest to the tip are connected one by one: they may yet be reorganized away.
-pub const LIVE_BLOCKS: Height = 100;
+/// Blocks nearest to the tip that are connected one by one: they may yet be reorganized away, and a
+/// reorganization while the first sync runs then costs nothing. A deeper one is undone afterwards, like
+/// any other.
+pub const LIVE_BLOCKS: Height = 10;
 
 /// A thread takes blocks of at least so many bytes at a time; 8 MB keeps a disk's head in place.
 const RUN_BYTES: u64 = 8 << 20;
