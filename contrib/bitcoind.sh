@@ -81,8 +81,11 @@ apt_own() {
         -o APT::Install-Recommends=0 -o APT::Sandbox::User="$(id -un)" \
         -o Acquire::Languages=none -o Debug::NoLocking=1 -qq "$@" >&2
 }
-apt_own update
-apt_own -y --download-only install bitcoin-knots
+if ! apt_own update || ! apt_own -y --download-only install bitcoin-knots; then
+    say "apt could not get it (its words are above)."
+    say "Install Bitcoin Core by hand (https://bitcoincore.org/en/download/) and set BITCOIND=/path/to/bitcoind."
+    exit 1
+fi
 
 rm -rf "$prefix/root" "$prefix/bin"
 mkdir -p "$prefix/root" "$prefix/bin"

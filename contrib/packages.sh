@@ -47,6 +47,6 @@ install_packages() {
         sudo=sudo
     fi
     echo "installing $*" >&2
-    { $sudo apt-get -qq update &&
-        $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@"; } >&2
+    $sudo apt-get -qq update >&2 &&
+        $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@" >/dev/null
 }
