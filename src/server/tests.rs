@@ -308,6 +308,7 @@ async fn who_closes_his_sending_side_is_still_answered() {
     let server = TestServer::start(Limits::default(), &["tcp"]).await;
     let at = server.urls[0].trim_start_matches("tcp://");
     let mut stream = TcpStream::connect(at).await.unwrap();
+    server.fake.shut_gate();
     let request =
         json!({ "id": 1, "method": "blockchain.transaction.get", "params": [txid(1).to_string()] });
     stream
@@ -315,7 +316,12 @@ async fn who_closes_his_sending_side_is_still_answered() {
         .await
         .unwrap();
     stream.shutdown().await.unwrap();
+    // That the server has seen the end shows nowhere; a server that takes it for the end of all
+    // closes the connection now.
     let mut all = String::new();
+    let early = timeout(Duration::from_millis(200), stream.read_to_string(&mut all)).await;
+    assert!(early.is_err(), "the connection is held for the answer");
+    server.fake.open_gate();
     timeout(PATIENCE, stream.read_to_string(&mut all))
         .await
         .unwrap()
