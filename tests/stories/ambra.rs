@@ -1,9 +1,10 @@
 //! The server under test: the program itself, as a user runs it.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -213,6 +214,24 @@ impl Ambra {
 
     pub fn is_running(&mut self) -> bool {
         self.process.is_some() && self.exit_status().is_none()
+    }
+
+    /// Where RocksDB wrote last what is not in its tables yet.
+    pub fn newest_write_ahead_log(&self) -> PathBuf {
+        let mut folders = vec![self.db_dir.path().to_path_buf()];
+        let mut logs = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "log") {
+                    logs.push(path);
+                }
+            }
+        }
+        // They are numbered.
+        logs.into_iter().max().expect("a write-ahead log")
     }
 
     /// The tip as the protocol shows it.

@@ -29,11 +29,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connected, and at protocol 1.4.
+    /// Connected, and at protocol 1.4.2.
     pub fn connect(address: SocketAddr) -> Client {
         let mut client = Client::connect_silently(address);
-        let version = client.ask("server.version", json!(["stories", "1.4"]));
-        assert_eq!(version[1], "1.4", "the agreed version");
+        let version = client.ask("server.version", json!(["stories", "1.4.2"]));
+        assert_eq!(version[1], "1.4.2", "the agreed version");
         client
     }
 

@@ -1,20 +1,28 @@
 //! The first sync, from each block source.
 
+use std::time::Duration;
+
+use rand::Rng;
+use serde_json::json;
+
 use crate::{
     ambra::Ambra,
     node::{Node, NodeOptions},
     oracle::compare_all,
     random_chain::RandomChain,
+    treasury::Treasury,
 };
 
-/// Some blocks, some stale blocks, some unconfirmed.
+/// Many blocks of all kinds, so deep that they are indexed in bulk; after them some that come one by
+/// one; some stale blocks, some unconfirmed transactions.
 fn lived_on(node: &Node, seed: u64) -> RandomChain<'_> {
     let mut chain = RandomChain::new(node, seed);
-    for _ in 0..12 {
+    for _ in 0..60 {
         chain.step();
     }
     println!("{}", chain.reorg(5));
-    for _ in 0..3 {
+    node.mine(110, &Treasury::elsewhere());
+    for _ in 0..8 {
         chain.step();
     }
     chain
@@ -83,4 +91,72 @@ fn sigterm_ends_the_server_while_it_waits_for_its_node() {
     let mut ambra = Ambra::start_unseen(&node, &[]);
     ambra.wait_until_it_says("bitcoind");
     ambra.stop();
+}
+
+#[test]
+fn first_sync_is_killed_anywhere_and_goes_on_rightly() {
+    let node = Node::start(NodeOptions::default());
+    let mut chain = lived_on(&node, 15);
+    for life in 1..=10 {
+        // 1. A new database; killed twice while it is filled (that takes some hundredths of a second).
+        let mut ambra = Ambra::start_unseen(&node, &[]);
+        for _ in 0..2 {
+            let moment = Duration::from_millis(chain.rng.random_range(5..120));
+            // This is no wait for a condition: the moment is the point.
+            std::thread::sleep(moment);
+            ambra.kill();
+            println!("life {life}: killed after {moment:?}");
+            ambra.launch_unseen();
+        }
+
+        // 2. The third time it may finish.
+        ambra.wait_until_listening();
+        ambra.wait_until_synced(&node);
+        compare_all(&mut chain.oracle, &node, &mut ambra.client());
+    }
+}
+
+#[test]
+fn first_sync_of_a_node_that_has_pruned_its_blocks_says_so_and_waits() {
+    let node = Node::start(NodeOptions {
+        prunes: true,
+        ..NodeOptions::default()
+    });
+    // With `-fastprune` a block file holds 64 KiB.
+    node.mine(1_200, &Treasury::elsewhere());
+    node.rpc("pruneblockchain", json!([800]));
+    let mut ambra = Ambra::start_unseen(&node, &[]);
+    ambra.wait_until_it_says("pruned");
+    assert!(ambra.is_running(), "it waits");
+    ambra.stop();
+}
+
+#[test]
+fn a_torn_end_of_the_write_ahead_log_costs_time_and_not_truth() {
+    let node = Node::start(NodeOptions::default());
+    let mut chain = lived_on(&node, 16);
+    let mut ambra = Ambra::start(&node);
+    for tear in [1, 7, 100, 1_000, 5_000] {
+        // 1. Some blocks are indexed, and power fails.
+        (0..3).for_each(|_| chain.mine_block());
+        ambra.wait_until_synced(&node);
+        ambra.kill();
+
+        // 2. Of the newest log the last bytes were never written, or are zeros.
+        let log = ambra.newest_write_ahead_log();
+        let mut bytes = std::fs::read(&log).unwrap();
+        let kept = bytes.len().saturating_sub(tear);
+        println!("{} of {} bytes are torn", bytes.len() - kept, bytes.len());
+        if tear % 2 == 0 {
+            bytes.truncate(kept);
+        } else {
+            bytes[kept..].fill(0);
+        }
+        std::fs::write(&log, bytes).unwrap();
+
+        // 3. It starts, and is right.
+        ambra.launch();
+        ambra.wait_until_synced(&node);
+        compare_all(&mut chain.oracle, &node, &mut ambra.client());
+    }
 }

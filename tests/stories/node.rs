@@ -28,6 +28,8 @@ pub struct NodeOptions {
     pub rest: bool,
     /// Block files scrambled with the key in `xor.dat`.
     pub xor: bool,
+    /// Small block files, that can be pruned by hand.
+    pub prunes: bool,
 }
 
 impl Default for NodeOptions {
@@ -36,6 +38,7 @@ impl Default for NodeOptions {
             zmq: true,
             rest: false,
             xor: true,
+            prunes: false,
         }
     }
 }
@@ -104,6 +107,9 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        if self.options.prunes {
+            command.args(["-prune=1", "-fastprune"]);
+        }
         if self.options.zmq {
             for topic in ["hashblock", "sequence"] {
                 command.arg(format!("-zmqpub{topic}=tcp://127.0.0.1:{}", self.zmq_port));

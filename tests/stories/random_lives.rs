@@ -17,7 +17,12 @@ const STEPS: u32 = 40;
 /// Transactions and headers are compared only now and then: they hardly change.
 const STEPS_TO_FULL_CHECK: u32 = 8;
 
-fn oracle_agrees_through_a_random_life(seed: u64, options: NodeOptions, arguments: &[&str]) {
+fn oracle_agrees_through_a_random_life(
+    seed: u64,
+    steps: u32,
+    options: NodeOptions,
+    arguments: &[&str],
+) {
     let node = Node::start(options);
     let mut chain = RandomChain::new(&node, seed);
     (0..5).for_each(|_| {
@@ -26,7 +31,7 @@ fn oracle_agrees_through_a_random_life(seed: u64, options: NodeOptions, argument
     let ambra = Ambra::start_with(&node, arguments);
     let mut client = ambra.client();
     let mut watcher = Watcher::new(ambra.client());
-    for number in 1..=STEPS {
+    for number in 1..=steps {
         let moment = chain.oracle.read(&node);
         watcher.watch(&chain.oracle.scripts);
         drop(moment);
@@ -61,7 +66,12 @@ fn the_oracles_sums_are_the_nodes() {
 
 #[test]
 fn oracle_agrees_with_zmq_and_block_files() {
-    oracle_agrees_through_a_random_life(1, NodeOptions::default(), &["--block-source", "files"]);
+    oracle_agrees_through_a_random_life(
+        1,
+        STEPS,
+        NodeOptions::default(),
+        &["--block-source", "files"],
+    );
 }
 
 #[test]
@@ -71,7 +81,7 @@ fn oracle_agrees_without_zmq_over_rpc() {
         xor: false,
         ..NodeOptions::default()
     };
-    oracle_agrees_through_a_random_life(2, options, &["--block-source", "rpc"]);
+    oracle_agrees_through_a_random_life(2, STEPS, options, &["--block-source", "rpc"]);
 }
 
 #[test]
@@ -80,10 +90,25 @@ fn oracle_agrees_over_rest() {
         rest: true,
         ..NodeOptions::default()
     };
-    oracle_agrees_through_a_random_life(3, options, &["--block-source", "rest"]);
+    oracle_agrees_through_a_random_life(3, STEPS, options, &["--block-source", "rest"]);
 }
 
 #[test]
 fn oracle_agrees_with_what_the_server_chooses_itself() {
-    oracle_agrees_through_a_random_life(4, NodeOptions::default(), &[]);
+    oracle_agrees_through_a_random_life(4, STEPS, NodeOptions::default(), &[]);
+}
+
+/// `STORIES_SEED=7 STORIES_STEPS=5000 cargo test --release --test stories for_long -- --ignored`
+#[test]
+#[ignore = "as long as it is told to be"]
+fn oracle_agrees_for_long() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seed = number("STORIES_SEED").unwrap_or_else(rand::random);
+    let steps = number("STORIES_STEPS").unwrap_or(1_000) as u32;
+    let options = NodeOptions {
+        zmq: seed % 2 == 0,
+        ..NodeOptions::default()
+    };
+    let source = ["files", "rpc", "auto"][(seed % 3) as usize];
+    oracle_agrees_through_a_random_life(seed, steps, options, &["--block-source", source]);
 }
