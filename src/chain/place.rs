@@ -10,7 +10,8 @@ pub struct BlockPlace {
     pub offset: u32,
     /// Of the block, in bytes.
     pub size: u32,
-    /// Of the undo data's first byte in the rev file; 0 where unknown.
+    /// Of the undo data's first byte in the rev file; 0 where unknown, or
+    /// [`BlockPlace::UNDO_UNSURE`].
     pub undo_offset: u32,
     /// Of the undo data, in bytes, without their checksum; 0 where unknown.
     pub undo_size: u32,
@@ -18,4 +19,23 @@ pub struct BlockPlace {
 
 impl BlockPlace {
     pub const NOWHERE: u32 = u32::MAX;
+
+    /// The value of `undo_offset` where the rev file may hold the undo data of two blocks with the same
+    /// parent. Their checksums cover the parent's hash and the data, but nothing of the block itself: they
+    /// do not tell which of the two is meant, so the node is asked for what the block spends.
+    pub const UNDO_UNSURE: u32 = u32::MAX;
+
+    /// True if the files do not tell which undo data are this block's.
+    pub fn is_undo_unsure(&self) -> bool {
+        self.undo_size == 0 && self.undo_offset == BlockPlace::UNDO_UNSURE
+    }
+
+    /// The same place, with undo data that must not be looked for in the files.
+    pub fn with_unsure_undo(self) -> BlockPlace {
+        BlockPlace {
+            undo_offset: BlockPlace::UNDO_UNSURE,
+            undo_size: 0,
+            ..self
+        }
+    }
 }

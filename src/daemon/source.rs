@@ -137,7 +137,7 @@ impl BlockSource {
         if let Some(files) = self
             .files
             .as_ref()
-            .filter(|_| place.file != BlockPlace::NOWHERE)
+            .filter(|_| place.file != BlockPlace::NOWHERE && !place.is_undo_unsure())
         {
             let mut out = Vec::new();
             match files.undo(place, header, tx_count, None, &mut out) {

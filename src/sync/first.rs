@@ -1,7 +1,7 @@
 //! The first sync: all blocks but the newest, chunk by chunk, on all cores.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -121,12 +121,12 @@ fn plan_by_files(
             .into_iter()
             .try_for_each(|worker| worker.join().unwrap_or(Err(SyncError::Panicked)))
     })?;
-    let scanned = scanned.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut scanned = scanned.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut plan = Vec::with_capacity(target as usize + 1);
     let mut headers = Vec::with_capacity(target as usize + 1);
     let mut hash = rpc.block_hash(target)?;
     for _ in 0..=target {
-        let (header, tx_count, place) = match scanned.get(&hash) {
+        let (header, tx_count, place) = match scanned.remove(&hash) {
             Some(block) => (block.header, block.tx_count, block.place),
             None => {
                 if stop.is_set() {
@@ -151,6 +151,14 @@ fn plan_by_files(
     }
     plan.reverse();
     headers.reverse();
+    // What is left is stale, or above the target.
+    let with_stale_child: HashSet<BlockHash> =
+        scanned.values().map(ScannedBlock::previous).collect();
+    for (block, header) in plan.iter_mut().zip(&headers) {
+        if with_stale_child.contains(&previous(header)) {
+            block.place = block.place.with_unsure_undo();
+        }
+    }
     Ok((plan, headers))
 }
 
@@ -375,7 +383,8 @@ struct Buffers {
     undo: Vec<u8>,
 }
 
-/// Adds one block from the files; where they do not give it, or what they give is damaged, from the node.
+/// Adds one block from the files; where they do not give it or are not sure of it, or what they give is
+/// damaged, from the node.
 fn add_block(
     gatherer: &mut Gatherer,
     height: Height,
@@ -388,6 +397,7 @@ fn add_block(
     if let Some(files) = source
         .files()
         .filter(|_| planned.place.file != BlockPlace::NOWHERE)
+        .filter(|_| !planned.place.is_undo_unsure() || planned.tx_count == 1)
     {
         match add_from_files(gatherer, height, base, planned, files, buffers) {
             Ok(()) => return Ok(()),
@@ -411,6 +421,8 @@ fn add_block(
                 let mut place = planned.place;
                 if place.file == BlockPlace::NOWHERE {
                     place.size = bytes.len() as u32;
+                } else {
+                    place = place.with_unsure_undo();
                 }
                 let added = BlockView::parse(&bytes).and_then(|block| {
                     check_is_planned(&block, planned)?;

@@ -511,7 +511,7 @@ impl Writer {
                 BlockRows::of(
                     height,
                     first_tx,
-                    place,
+                    place.with_unsure_undo(),
                     &block,
                     spent.reader().map_err(bad)?,
                 )
