@@ -138,14 +138,31 @@ impl Ambra {
 
     /// The address in a line that it said since it was launched.
     fn listening(&self) -> Option<SocketAddr> {
+        self.word_after("listening on tcp://")?.parse().ok()
+    }
+
+    /// What follows this text, up to a space or comma, in a line since it was launched.
+    fn word_after(&self, text: &str) -> Option<String> {
         let log = self.log.lock().expect("the log");
         log[self.launched_at..].iter().find_map(|line| {
-            let (_, rest) = line.split_once("listening on tcp://")?;
-            let end = rest
-                .find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':')
-                .unwrap_or(rest.len());
-            rest[..end].parse().ok()
+            let (_, rest) = line.split_once(text)?;
+            let word = rest.split([' ', ',']).next()?;
+            Some(word.to_owned())
         })
+    }
+
+    /// Where it listens for another scheme than `tcp`.
+    #[track_caller]
+    pub fn listener(&self, scheme: &str) -> String {
+        let text = format!("listening on {scheme}://");
+        let address = until(SYNC_PATIENCE, || self.word_after(&text));
+        address.expect("the server says where it listens")
+    }
+
+    /// The certificate that it made for itself.
+    pub fn own_certificate(&self) -> PathBuf {
+        let path = self.word_after("TLS certificate ");
+        PathBuf::from(path.expect("the server names its certificate"))
     }
 
     /// Its exit status, if it has ended.

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::{
 use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 
 use crate::{
-    ambra::{Ambra, SYNC_PATIENCE},
+    ambra::Ambra,
     locks::{Kind, Lock},
     node::{Node, NodeOptions},
     oracle::{CATCH_UP_PATIENCE, script_hash},
@@ -121,19 +121,17 @@ fn every_transport_tells_the_same() {
         options.extend(["--listen", url]);
     }
     let ambra = Ambra::start_with(&node, &options);
-    let address = |scheme: &str| {
-        let said = ambra.wait_for_listener(scheme, SYNC_PATIENCE);
-        said.expect("the server says where it listens")
-    };
     let certificate = ambra.own_certificate();
 
     // 1. A wallet on each.
-    let wss = address("wss");
     let mut wallets = [
         Wire::lines(tcp(&ambra.address().to_string())),
-        Wire::lines(tls(&address("tls"), &certificate)),
-        Wire::frames("ws://localhost/", tcp(&address("ws"))),
-        Wire::frames("wss://localhost/", tls(&wss, &certificate)),
+        Wire::lines(tls(&ambra.listener("tls"), &certificate)),
+        Wire::frames("ws://localhost/", tcp(&ambra.listener("ws"))),
+        Wire::frames(
+            "wss://localhost/",
+            tls(&ambra.listener("wss"), &certificate),
+        ),
         Wire::lines({
             let stream = UnixStream::connect(&socket).expect("the server accepts");
             stream.set_read_timeout(Some(CATCH_UP_PATIENCE)).unwrap();
