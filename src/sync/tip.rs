@@ -4,7 +4,6 @@
 //! a message that is lost costs seconds, never the truth.
 
 use std::{
-    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bitcoin::{BlockHash, OutPoint, TxOut, Txid};
+use bitcoin::{BlockHash, OutPoint, TxOut};
 
 use super::{
     Stop, SyncError,
@@ -21,7 +20,7 @@ use super::{
     places::Places,
 };
 use crate::{
-    chain::{BlockPlace, BlockView, Height, TxNum, TxView},
+    chain::{BlockPlace, BlockView, Height, TxNum},
     daemon::{rpc::Rpc, source::BlockSource, zmq::ZmqEvent},
     index::{BlockRow, BlockRows, Index, TipRow},
     mempool::{Mempool, Touched},
@@ -323,10 +322,18 @@ impl Writer {
     }
 
     fn fork(&self, top: Height) -> Result<Height, SyncError> {
-        find_fork(top, |height| {
+        let agrees = |height| {
             let ours = self.index.block(height)?.map(|block| block.hash);
             Ok(ours == Some(self.rpc.block_hash(height)?))
-        })
+        };
+        let fork = find_fork(top, agrees)?;
+        if fork == 0 && !agrees(0)? {
+            return Err(SyncError::Node(
+                "another node answers now, one of another chain; nothing is changed until the former one is back"
+                    .into(),
+            ));
+        }
+        Ok(fork)
     }
 
     /// Connects blocks from `first` on, up to `to` or as many as fit a batch.
@@ -528,9 +535,14 @@ impl Writer {
         stale: &[BlockRows],
         connected: &[BlockRows],
     ) -> Result<(), SyncError> {
-        let gone: Vec<Txid> = mined_or_conflicting(&self.mempool, connected)
-            .into_iter()
+        // The node has dropped them too.
+        let mined = connected
+            .iter()
+            .flat_map(|rows| &rows.txids)
+            .copied()
             .collect();
+        let spent = connected.iter().flat_map(|rows| &rows.spent).copied();
+        let gone = self.mempool.taken_by_block(&mined, spent);
         let mut touched = self.mempool.apply(&gone, Vec::new());
         stale
             .iter()
@@ -567,37 +579,6 @@ fn add_touched(touched: &mut Touched, rows: &BlockRows) {
     touched
         .outpoints
         .extend(rows.spent.iter().chain(&rows.created));
-}
-
-/// The mempool's transactions that the blocks hold, those that spend what the blocks spend, and all that
-/// build on these: the node has dropped them too.
-fn mined_or_conflicting(mempool: &Mempool, blocks: &[BlockRows]) -> HashSet<Txid> {
-    let mined: HashSet<Txid> = blocks
-        .iter()
-        .flat_map(|rows| &rows.txids)
-        .copied()
-        .collect();
-    let spent = blocks.iter().flat_map(|rows| &rows.spent);
-    let mut conflicting: Vec<Txid> = spent
-        .filter_map(|outpoint| mempool.spender(outpoint))
-        .filter(|spender| !mined.contains(spender))
-        .collect();
-    let mut gone: HashSet<Txid> = mined
-        .into_iter()
-        .filter(|txid| mempool.contains(txid))
-        .collect();
-    while let Some(txid) = conflicting.pop() {
-        if !gone.insert(txid) {
-            continue;
-        }
-        let Some(bytes) = mempool.transaction(&txid) else {
-            continue;
-        };
-        let outputs = TxView::parse(&bytes).map_or(0, |tx| tx.output_count as u32);
-        let children = (0..outputs).filter_map(|vout| mempool.spender(&OutPoint { txid, vout }));
-        conflicting.extend(children);
-    }
-    gone
 }
 
 fn confirmed_output(state: &State, outpoint: &OutPoint) -> Option<TxOut> {
