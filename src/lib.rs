@@ -137,7 +137,7 @@ async fn join(config: &Config) -> Result<Joined, RunError> {
     };
     let shared = server::Shared {
         backend: Arc::new(backend),
-        settings: Arc::new(settings(config, network)?),
+        settings: Arc::new(settings(config, network, services(&listeners))?),
         limits: server::Limits::default(),
     };
     let stop = Stop::default();
@@ -436,9 +436,38 @@ async fn listen(
     Ok(listeners)
 }
 
-fn settings(config: &Config, network: Network) -> Result<electrum::Settings, RunError> {
+/// What wallets are told of other ways to connect.
+fn services(listeners: &[Listener]) -> Vec<electrum::Service> {
+    let service = |listener: &Listener| {
+        let (kind, at) = match listener.url().parse().ok()? {
+            ListenUrl::Tcp(at) => (electrum::ServiceKind::Tcp, at),
+            ListenUrl::Tls(at) => (electrum::ServiceKind::Tls, at),
+            ListenUrl::Ws(at) => (electrum::ServiceKind::Ws, at),
+            ListenUrl::Wss(at) => (electrum::ServiceKind::Wss, at),
+            ListenUrl::Unix(_) => return None,
+        };
+        // "All addresses" is none that a wallet could use.
+        let is_all = at
+            .host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|host| host.is_unspecified());
+        (!is_all).then_some(electrum::Service {
+            kind,
+            host: at.host,
+            port: at.port,
+        })
+    };
+    listeners.iter().filter_map(service).collect()
+}
+
+fn settings(
+    config: &Config,
+    network: Network,
+    services: Vec<electrum::Service>,
+) -> Result<electrum::Settings, RunError> {
     let mut settings = electrum::Settings {
         network,
+        services,
         ..electrum::Settings::default()
     };
     if let Some(name) = &config.server_name {

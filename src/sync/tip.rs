@@ -322,7 +322,7 @@ impl Writer {
     }
 
     fn fork(&self, top: Height) -> Result<Height, SyncError> {
-        let agrees = |height| {
+        let agrees = |height| -> Result<bool, SyncError> {
             let ours = self.index.block(height)?.map(|block| block.hash);
             Ok(ours == Some(self.rpc.block_hash(height)?))
         };
