@@ -105,8 +105,18 @@ fn list(paths: &[PathBuf]) -> String {
     paths.join(", ")
 }
 
+/// Each node's words, with its URL where they do not name it.
 fn tried_list(tried: &[(String, RpcError)]) -> String {
-    let tried: Vec<_> = tried.iter().map(|(url, e)| format!("{url}: {e}")).collect();
+    let tried: Vec<_> = tried
+        .iter()
+        .map(|(url, error)| {
+            let words = error.to_string();
+            match words.contains(url.as_str()) {
+                true => words,
+                false => format!("{url}: {words}"),
+            }
+        })
+        .collect();
     tried.join("; ")
 }
 
