@@ -233,8 +233,25 @@ impl Ambra {
         self.process.is_some() && self.exit_status().is_none()
     }
 
+    /// Of a killed server's newest log the last bytes were never written (`count` is even), or are zeros.
+    pub fn tear_write_ahead_log(&self, count: usize) {
+        // Killed before it made one.
+        let Some(log) = self.newest_write_ahead_log() else {
+            return;
+        };
+        let mut bytes = fs::read(&log).expect("the log can be read");
+        let kept = bytes.len().saturating_sub(count);
+        println!("{} of {} bytes are torn", bytes.len() - kept, bytes.len());
+        if count % 2 == 0 {
+            bytes.truncate(kept);
+        } else {
+            bytes[kept..].fill(0);
+        }
+        fs::write(&log, bytes).expect("the log can be written");
+    }
+
     /// Where RocksDB wrote last what is not in its tables yet.
-    pub fn newest_write_ahead_log(&self) -> PathBuf {
+    fn newest_write_ahead_log(&self) -> Option<PathBuf> {
         let mut folders = vec![self.db_dir.path().to_path_buf()];
         let mut logs = Vec::new();
         while let Some(folder) = folders.pop() {
@@ -248,7 +265,7 @@ impl Ambra {
             }
         }
         // They are numbered.
-        logs.into_iter().max().expect("a write-ahead log")
+        logs.into_iter().max()
     }
 
     /// The tip as the protocol shows it.

@@ -120,10 +120,12 @@ impl Node {
             if let Ok(Some(status)) = process.try_wait() {
                 return Some(Err(format!("it ended with {status}")));
             }
-            self.try_rpc("getblockchaininfo", json!([])).ok().map(Ok)
+            // It answers before it has read its old mempool; a story wants it still.
+            let mempool = self.try_rpc("getmempoolinfo", json!([])).ok()?;
+            (mempool["loaded"] == true).then_some(Ok(()))
         });
         match ready {
-            Some(Ok(_)) => {
+            Some(Ok(())) => {
                 self.process.replace(Some(process));
                 Ok(())
             }

@@ -103,6 +103,11 @@ impl<'a> RandomChain<'a> {
         }
     }
 
+    /// A node that was killed may not know them any more.
+    pub fn forget_stale_branches(&mut self) {
+        self.stale.clear();
+    }
+
     fn any_lock(&mut self) -> Lock {
         let lock = if self.rng.random_bool(0.75) {
             self.favourites.choose(&mut self.rng).expect("some").clone()
