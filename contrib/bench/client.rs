@@ -92,9 +92,14 @@ impl Client {
         !self.reader.buffer().is_empty()
     }
 
+    /// The line that was read last.
+    pub fn last(&self) -> Result<Reply<'_>, Failure> {
+        Ok(serde_json::from_slice(&self.line)?)
+    }
+
     pub fn read(&mut self) -> Result<Reply<'_>, Failure> {
         self.read_line()?;
-        Ok(serde_json::from_slice(&self.line)?)
+        self.last()
     }
 
     /// One request and its answer, as JSON text; notifications in between are passed over.

@@ -1,4 +1,5 @@
 //! A small fast generator of numbers (SplitMix64): the same chain for the same seed, everywhere.
+#![allow(dead_code)] // Each program uses its own part.
 
 /// SplitMix64's step.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
