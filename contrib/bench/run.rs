@@ -191,6 +191,7 @@ fn measure(server: Server, args: &Args, node: &Node, record: &Record) -> Result<
     check(server, &started.address, record)?;
     let stop_seconds = started.running.stop()?.as_secs_f64();
 
+    let log = args.dir.join(format!("{server:?}-again.log"));
     let mut again = servers::start(server, &args.programs, node, &db_dir, &log)?;
     let serving_again_seconds = again.wait_until_served(record)?.as_secs_f64();
     again.running.stop()?;

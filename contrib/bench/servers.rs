@@ -33,9 +33,9 @@ impl Server {
         }
     }
 
-    /// A large history takes this server seconds, so it is asked for few.
+    /// A large history takes seconds where blocks have to be asked for, so it is asked for few.
     pub fn is_slow(self) -> bool {
-        self == Server::Electrs
+        self != Server::AmbraFiles
     }
 }
 
