@@ -140,11 +140,9 @@ fn whole(
     start()?.running.stop()?;
     let bench = Bench::new(args, record, server.is_slow());
     bench.cold(&start, figures)?;
-    let started = start()?;
-    bench.warm(&started.address, figures)?;
+    bench.warm(&start()?.address, figures)?;
     bench.memory(&start()?, figures)?;
     bench.pushes(&node, &start()?, figures)?;
-    drop(started);
     node.running.stop()?;
     fs::remove_dir_all(node_dir)?;
     fs::remove_dir_all(db_dir)?;
