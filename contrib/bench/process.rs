@@ -75,6 +75,20 @@ pub fn disk_bytes(dir: &Path) -> u64 {
         .sum()
 }
 
+/// Reads all files below a directory, so that they are in the page cache: some systems take out what has
+/// not been used for a while.
+pub fn warm(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            warm(&entry.path())?;
+        } else {
+            io::copy(&mut fs::File::open(entry.path())?, &mut io::sink())?;
+        }
+    }
+    Ok(())
+}
+
 /// A port that nobody uses.
 pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
@@ -178,6 +192,11 @@ impl Node {
             zmq_port,
         };
         Ok(node)
+    }
+
+    /// Has the blocks in the page cache.
+    pub fn warm(&self) -> io::Result<()> {
+        warm(&self.dir.join("regtest/blocks"))
     }
 
     pub fn rpc(&self) -> Result<Rpc, Failure> {

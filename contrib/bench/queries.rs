@@ -133,6 +133,8 @@ fn whole(
 
     let log = args.dir.join(format!("queries-{server:?}.log"));
     let start = || -> Result<Started, Failure> {
+        node.warm()?;
+        process::warm(&db_dir)?;
         let mut started = servers::start(server, &args.programs, &node, &db_dir, &log)?;
         started.wait_until_served(record)?;
         Ok(started)

@@ -16,7 +16,7 @@ use std::{
 
 use clap::Parser;
 use client::{Client, Failure, check_script};
-use process::{Node, Used, disk_bytes};
+use process::{Node, Used, disk_bytes, warm};
 use record::Record;
 use serde::{Deserialize, Serialize};
 use servers::{Programs, Server};
@@ -79,7 +79,6 @@ fn main() -> Result<(), Failure> {
     let chain = record.chain.clone().ok_or("the record is empty")?;
     let mut node = Node::start(&args.programs.bitcoind, &chain_dir.join("node"), &[])?;
     node.wait_for(u64::from(chain.height))?;
-    warm(&node)?;
 
     let mut floors = Vec::new();
     let mut syncs: BTreeMap<&str, Vec<Sync>> = BTreeMap::new();
@@ -147,18 +146,8 @@ fn sibling(name: &str) -> Result<PathBuf, Failure> {
     Ok(std::env::current_exe()?.with_file_name(name))
 }
 
-/// Reads the node's files once, so that all find them in the page cache.
-fn warm(node: &Node) -> Result<(), Failure> {
-    for entry in fs::read_dir(node.dir.join("regtest/blocks"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "dat") {
-            std::io::copy(&mut fs::File::open(path)?, &mut std::io::sink())?;
-        }
-    }
-    Ok(())
-}
-
 fn floor(args: &Args, node: &Node) -> Result<Floor, Failure> {
+    node.warm()?;
     let rows = args.dir.join("floor.rows");
     let output = Command::new(sibling("bench-floor")?)
         .arg("--blocks-dir")
@@ -180,6 +169,7 @@ fn measure(server: Server, args: &Args, node: &Node, record: &Record) -> Result<
     }
     fs::create_dir_all(&db_dir)?;
     let log = args.dir.join(format!("{server:?}.log"));
+    node.warm()?;
     let node_before = node.running.used()?;
     let mut started = servers::start(server, &args.programs, node, &db_dir, &log)?;
     let seconds = started.wait_until_served(record)?.as_secs_f64();
@@ -192,6 +182,7 @@ fn measure(server: Server, args: &Args, node: &Node, record: &Record) -> Result<
     let stop_seconds = started.running.stop()?.as_secs_f64();
 
     let log = args.dir.join(format!("{server:?}-again.log"));
+    warm(&db_dir)?;
     let mut again = servers::start(server, &args.programs, node, &db_dir, &log)?;
     let serving_again_seconds = again.wait_until_served(record)?.as_secs_f64();
     again.running.stop()?;
