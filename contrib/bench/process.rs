@@ -180,6 +180,11 @@ impl Node {
             .arg(format!("-bind=127.0.0.1:{p2p_port}"))
             .args(["-listen=1", "-whitelist=download@127.0.0.1"])
             .args(more);
+        // Knots takes what is pushed and dropped for hidden data, and this chain's scripts do just that.
+        let version = Command::new(bitcoind).arg("--version").output()?;
+        if String::from_utf8_lossy(&version.stdout).contains("Knots") {
+            command.args(["-acceptnonstddatacarrier", "-datacarrierfullcount=0"]);
+        }
         for topic in ["hashblock", "sequence"] {
             command.arg(format!("-zmqpub{topic}=tcp://127.0.0.1:{zmq_port}"));
         }
