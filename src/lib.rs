@@ -495,3 +495,21 @@ fn host_of(url: &str) -> &str {
         _ => host,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_protocol_version_that_may_be_set_is_one_that_is_spoken() {
+        let settable = config::PROTOCOL_VERSIONS.map(|text| text.parse().ok());
+        assert_eq!(settable, electrum::Version::DEFINED.map(Some));
+    }
+
+    #[test]
+    fn the_host_is_what_stands_before_the_port() {
+        assert_eq!(host_of("http://127.0.0.1:8332"), "127.0.0.1");
+        assert_eq!(host_of("http://[::1]:8332/"), "[::1]");
+        assert_eq!(host_of("http://node"), "node");
+    }
+}

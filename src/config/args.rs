@@ -90,7 +90,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "FILE", value_parser = values::path(), help_heading = "Wallets")]
     pub tls_key: Option<PathBuf>,
 
-    /// The newest protocol version to speak, e.g. 1.4 [default: the newest there is]
+    /// The newest protocol version to speak; 1.7 is a draft [default: 1.6]
     #[arg(long, value_name = "VERSION", value_parser = values::protocol_version, help_heading = "Wallets")]
     pub protocol_max: Option<String>,
 

@@ -13,7 +13,7 @@ use bitcoin::Network;
 
 use args::Settings;
 pub use layers::Origin;
-pub use values::{BlockSourceChoice, LogFormat, LogLevels, network_name};
+pub use values::{BlockSourceChoice, LogFormat, LogLevels, PROTOCOL_VERSIONS, network_name};
 
 /// The folder of all networks' indexes, within the platform's data directory.
 const DATA_FOLDER: &str = "ambra";

@@ -250,6 +250,11 @@ impl Ambra {
         fs::write(&log, bytes).expect("the log can be written");
     }
 
+    /// The index of regtest; to be opened when the server has stopped.
+    pub fn index_folder(&self) -> PathBuf {
+        self.db_dir.path().join("regtest")
+    }
+
     /// Where RocksDB wrote last what is not in its tables yet.
     fn newest_write_ahead_log(&self) -> Option<PathBuf> {
         let mut folders = vec![self.db_dir.path().to_path_buf()];

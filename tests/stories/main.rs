@@ -20,6 +20,7 @@ mod one_moment;
 mod pushes;
 mod random_lives;
 mod restarts;
+mod same_rows;
 mod transports;
 mod versions;
 mod wallet_crate;
