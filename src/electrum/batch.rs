@@ -47,10 +47,10 @@ impl Batch {
 
     /// Nothing was written to [`Batch::at_once`]: takes its comma back.
     pub fn nothing_written(&mut self) {
-        if let Some(piece) = self.pieces.last_mut() {
-            if piece.last() == Some(&b',') {
-                piece.pop();
-            }
+        if let Some(piece) = self.pieces.last_mut()
+            && piece.last() == Some(&b',')
+        {
+            piece.pop();
         }
     }
 

@@ -176,11 +176,12 @@ impl Job {
                 .unwrap_or_else(|_| self.refused(fault()))
         };
         let (result, learned) = outcome;
-        if let Err(refusal) = &result {
-            if is_short && self.asker.wants_longer(refusal) {
-                self.lane = Lane::Long;
-                return Ran::Longer(self);
-            }
+        if let Err(refusal) = &result
+            && is_short
+            && self.asker.wants_longer(refusal)
+        {
+            self.lane = Lane::Long;
+            return Ran::Longer(self);
         }
         if let Some(to) = &self.ticket.reply {
             match &result {

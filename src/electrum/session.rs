@@ -506,10 +506,10 @@ impl Session {
                 }
             }
         }
-        if status.is_some() {
-            if let Some(script) = self.subscribed.is_outpoint_stale(outpoint) {
-                self.look_at_outpoint(*outpoint, script, jobs);
-            }
+        if status.is_some()
+            && let Some(script) = self.subscribed.is_outpoint_stale(outpoint)
+        {
+            self.look_at_outpoint(*outpoint, script, jobs);
         }
     }
 

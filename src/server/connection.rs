@@ -206,12 +206,12 @@ impl Connection<'_> {
             self.in_flight += count;
             self.pool.submit(&self.client, self.waiting.drain(..count));
         }
-        if !self.is_long_in_flight {
-            if let Some(job) = self.waiting_long.pop_front() {
-                self.is_long_in_flight = true;
-                self.in_flight += 1;
-                self.pool.submit(&self.client, [job]);
-            }
+        if !self.is_long_in_flight
+            && let Some(job) = self.waiting_long.pop_front()
+        {
+            self.is_long_in_flight = true;
+            self.in_flight += 1;
+            self.pool.submit(&self.client, [job]);
         }
     }
 
@@ -267,10 +267,8 @@ impl Connection<'_> {
         if self.outbox.len() < waited || waited == 0 {
             self.last_sent = Instant::now();
         }
-        if may_read {
-            if let Poll::Ready(received) = link.poll_receive(cx, &mut self.inbox)? {
-                return Poll::Ready(Ok(Some(received)));
-            }
+        if may_read && let Poll::Ready(received) = link.poll_receive(cx, &mut self.inbox)? {
+            return Poll::Ready(Ok(Some(received)));
         }
         // All is sent: there may be room again, or nothing more to do.
         if sent.is_ready() && waited > 0 {

@@ -131,10 +131,10 @@ impl<K: Copy + Eq + Hash> Registry<K> {
 
     fn remove(&self, key: &K, mailbox: &Arc<Mailbox>) {
         let mut shard = lock(self.shard(key));
-        if let Entry::Occupied(mut listeners) = shard.entry(*key) {
-            if listeners.get_mut().remove(mailbox) {
-                listeners.remove();
-            }
+        if let Entry::Occupied(mut listeners) = shard.entry(*key)
+            && listeners.get_mut().remove(mailbox)
+        {
+            listeners.remove();
         }
         // A shard that thousands have left gives its memory back.
         if shard.capacity() > 64 && shard.len() < shard.capacity() / 8 {

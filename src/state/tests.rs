@@ -351,7 +351,10 @@ fn an_old_view_answers_for_its_own_moment_or_for_the_newest() {
         old.push((world.state.view(), statuses));
         let (_, newest) = old.last().unwrap();
         for (view, own) in &old {
-            for script in scripts.iter().filter(|_| world.chain.blocks.len() % 2 == 0) {
+            for script in scripts
+                .iter()
+                .filter(|_| world.chain.blocks.len().is_multiple_of(2))
+            {
                 let status = view.status(script, &Ask::default()).unwrap();
                 assert!(status == own[script] || status == newest[script]);
             }

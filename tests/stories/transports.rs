@@ -39,7 +39,7 @@ impl Wire {
 
     fn frames(url: &str, stream: impl Stream + 'static) -> Wire {
         let stream: Box<dyn Stream> = Box::new(stream);
-        let (socket, _) = client(url, stream).ok().expect("a WebSocket handshake");
+        let (socket, _) = client(url, stream).expect("a WebSocket handshake");
         Wire::Frames(Box::new(socket))
     }
 

@@ -82,10 +82,10 @@ pub fn features(question: &Question, _: &Args, out: &mut Vec<u8>) -> Result<(), 
         "extensions": extensions,
     });
     // 1.7 has only scripts, no hashes of them.
-    if let (Speaks::Agreed(version), Some(members)) = (question.speaks, features.as_object_mut()) {
-        if version >= Version::V1_7 {
-            members.remove("hash_function");
-        }
+    if let (Speaks::Agreed(version), Some(members)) = (question.speaks, features.as_object_mut())
+        && version >= Version::V1_7
+    {
+        members.remove("hash_function");
     }
     json::serde(out, &features);
     Ok(())
