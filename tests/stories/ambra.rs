@@ -242,7 +242,7 @@ impl Ambra {
         let mut bytes = fs::read(&log).expect("the log can be read");
         let kept = bytes.len().saturating_sub(count);
         println!("{} of {} bytes are torn", bytes.len() - kept, bytes.len());
-        if count % 2 == 0 {
+        if count.is_multiple_of(2) {
             bytes.truncate(kept);
         } else {
             bytes[kept..].fill(0);

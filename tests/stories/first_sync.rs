@@ -8,9 +8,10 @@ use serde_json::json;
 
 use crate::{
     ambra::Ambra,
+    compare::compare_all,
     locks::{Kind, Lock, output, pay},
     node::{Node, NodeOptions},
-    oracle::{Oracle, compare_all},
+    oracle::Oracle,
     random_chain::RandomChain,
     treasury::{Treasury, coins_to},
 };

@@ -1,10 +1,13 @@
 //! Stories: the server as a program, beside a real bitcoind on regtest, asked as wallets ask.
 //!
-//! `node`, `ambra`, `client` are the actors; `locks`, `treasury` and `random_chain` make transactions and blocks;
-//! `oracle` and `watcher` know what is true. The stories come after them.
+//! `node`, `ambra` and `client` are the actors; `locks`, `treasury` and `random_chain` make transactions
+//! and blocks; `oracle` knows what is true, `compare` and `watcher` hold the server to it. The stories come
+//! after them. The node is `$BITCOIND`, else the `bitcoind` in `$PATH`, else what `contrib/bitcoind.sh`
+//! fetched.
 
 mod ambra;
 mod client;
+mod compare;
 mod locks;
 mod node;
 mod oracle;

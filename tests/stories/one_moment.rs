@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use crate::{
     ambra::Ambra,
     client::Client,
+    compare::compare_scripts,
     locks::{Kind, Lock},
     node::{Node, NodeOptions},
-    oracle::{Oracle, compare_scripts, script_hash},
+    oracle::{Oracle, script_hash},
     treasury::{FEE, Treasury, coins_to},
 };
 

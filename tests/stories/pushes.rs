@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use crate::{
     ambra::Ambra,
     client::Client,
+    compare::CATCH_UP_PATIENCE,
     locks::{Kind, Lock},
     node::{Node, NodeOptions},
-    oracle::{CATCH_UP_PATIENCE, script_hash, status_of},
+    oracle::{script_hash, status_of},
     treasury::{FEE, Treasury, coins_to},
 };
 

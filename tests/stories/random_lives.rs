@@ -6,8 +6,9 @@ use serde_json::json;
 
 use crate::{
     ambra::Ambra,
+    compare::{compare_all, compare_scripts},
     node::{Node, NodeOptions},
-    oracle::{Facts, compare_all, compare_scripts},
+    oracle::Facts,
     random_chain::RandomChain,
     watcher::Watcher,
 };

@@ -7,8 +7,9 @@ use serde_json::json;
 
 use crate::{
     ambra::{Ambra, SYNC_PATIENCE},
+    compare::compare_all,
     node::{Node, NodeOptions},
-    oracle::{Oracle, compare_all},
+    oracle::Oracle,
     patience::until,
     random_chain::RandomChain,
     treasury::Treasury,

@@ -17,9 +17,10 @@ use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 
 use crate::{
     ambra::Ambra,
+    compare::CATCH_UP_PATIENCE,
     locks::{Kind, Lock},
     node::{Node, NodeOptions},
-    oracle::{CATCH_UP_PATIENCE, script_hash},
+    oracle::script_hash,
     treasury::Treasury,
 };
 

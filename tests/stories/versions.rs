@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use crate::{
     ambra::Ambra,
     client::Client,
+    compare::{CATCH_UP_PATIENCE, compare_all},
     locks::{Kind, Lock},
     node::{Node, NodeOptions},
-    oracle::{CATCH_UP_PATIENCE, Facts, Moment, Oracle, compare_all, script_hash},
+    oracle::{Facts, Moment, Oracle, script_hash},
     patience::until,
     treasury::Treasury,
 };

@@ -7,9 +7,9 @@ use electrum_client::{Client, ElectrumApi};
 
 use crate::{
     ambra::Ambra,
+    compare::CATCH_UP_PATIENCE,
     locks::{Kind, Lock},
     node::{Node, NodeOptions},
-    oracle::CATCH_UP_PATIENCE,
     patience::until,
     treasury::Treasury,
 };

@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use crate::{
     ambra::Ambra,
     client::Client,
+    compare::{CATCH_UP_PATIENCE, compare_all, compare_scripts},
     locks::{Kind, Lock, output, pay},
     node::{Node, NodeOptions},
-    oracle::{CATCH_UP_PATIENCE, Oracle, compare_all, compare_scripts, script_hash},
+    oracle::{Oracle, script_hash},
     patience::until,
     treasury::{FEE, Treasury, coins_to},
 };

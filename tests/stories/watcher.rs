@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Client,
-    oracle::{CATCH_UP_PATIENCE, Facts, script_hash},
+    compare::CATCH_UP_PATIENCE,
+    oracle::{Facts, script_hash},
 };
 
 const METHOD: &str = "blockchain.scripthash.subscribe";
