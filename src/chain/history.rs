@@ -128,3 +128,97 @@ pub fn status_of(history: &History) -> Option<Status> {
         .for_each(|entry| hasher.mempool(entry));
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn unconfirmed(txid: &str, fee: u64, has_unconfirmed_inputs: bool) -> MempoolEntry {
+        MempoolEntry {
+            txid: txid.parse().unwrap(),
+            fee,
+            has_unconfirmed_inputs,
+        }
+    }
+
+    fn confirmed(txid: &str, height: Height) -> Confirmed {
+        Confirmed {
+            txid: txid.parse().unwrap(),
+            height,
+        }
+    }
+
+    #[test]
+    fn the_specifications_example_has_its_status() {
+        let history = History {
+            confirmed: Arc::new(vec![
+                confirmed(
+                    "a6c9c361bd0bc536d6a22648efbf8f9b200e425ef6c3a7a9669dc444c532a347",
+                    2472,
+                ),
+                confirmed(
+                    "9c42f84b2fcdaff676ba25d9d4941741cc0d1a01cce0c23fdc4c0b2afa38431c",
+                    2473,
+                ),
+                confirmed(
+                    "770f2d4371b3fabb902dd9a103e2dd005fcd3971181078fca4a2a1d6ff127b30",
+                    2473,
+                ),
+            ]),
+            mempool: vec![
+                unconfirmed(
+                    "80b19848aed792565ab7c5a79b7c2a00fbf985741579396ebe0ab6098e607311",
+                    200,
+                    false,
+                ),
+                unconfirmed(
+                    "e02a1dadfa83b996b24175df807b271ea5d02937ef5b35c195fac1e1bdc3198f",
+                    300,
+                    false,
+                ),
+                unconfirmed(
+                    "bb4c8ab438c13b89ca80d1d5bee25b0b6b7f55673f4d801998ba97db161d9e85",
+                    200,
+                    true,
+                ),
+            ],
+        };
+        let status = status_of(&history).unwrap().to_string();
+        assert_eq!(
+            status,
+            "78e96c6562cafa71c115503b9411fdfdc595a45031e2ab76ff75162fe1b0590d"
+        );
+        assert_eq!(status_of(&History::default()), None);
+    }
+
+    /// The specification's example cannot tell the two byte orders of a txid apart; this one can: as
+    /// displayed the first comes first, as stored the second does. Computed with another language's SHA-256.
+    #[test]
+    fn unconfirmed_ties_are_broken_as_txids_are_displayed() {
+        let displayed_first = "01000000000000000000000000000000000000000000000000000000000000ff";
+        let stored_first = "0200000000000000000000000000000000000000000000000000000000000000";
+        let unconfirmed_parent = "0011111111111111111111111111111111111111111111111111111111111111";
+        let mut mempool = vec![
+            unconfirmed(unconfirmed_parent, 1, true),
+            unconfirmed(stored_first, 1, false),
+            unconfirmed(displayed_first, 1, false),
+        ];
+        assert!(
+            mempool[1].txid < mempool[2].txid,
+            "the txids' own order is another"
+        );
+        mempool.sort_by_key(MempoolEntry::canonical_key);
+        let shown: Vec<String> = mempool.iter().map(|entry| entry.txid.to_string()).collect();
+        assert_eq!(shown, [displayed_first, stored_first, unconfirmed_parent]);
+        let history = History {
+            confirmed: Arc::default(),
+            mempool,
+        };
+        assert_eq!(
+            status_of(&history).unwrap().to_string(),
+            "cfeed49cbb3811eec291d2fa33b742f0591ec981909eb10a10ec5d55da73fb59"
+        );
+    }
+}
