@@ -1,1 +1,1 @@
-//! (room: admin)
+//! Empty so far: the status page, metrics and health checks will stand here.
