@@ -27,7 +27,8 @@ use crate::chain::{Height, ScriptHash, TxNum};
 /// files besides.
 const BLOCK_CACHE_BYTES: usize = 64 << 20;
 
-/// What may wait in memory for all column families together, in bytes: some hundred blocks' rows.
+/// What may wait in memory for all column families together, in bytes, before it is
+/// flushed.
 const WRITE_BUFFER_BYTES: usize = 64 << 20;
 
 /// Bytes of a block in an SST file, uncompressed: a look-up reads and decompresses one.

@@ -18,7 +18,7 @@ pub const FORMAT: u32 = 1;
 ///
 /// 48 bits: among mainnet's 1.4 billion scripts (2^30.4) another script shares a given one's prefix with
 /// a chance of 5 in a million, and costs one superfluous read then. Two bytes fewer than others use
-/// save a sixth of the index.
+/// save a sixth of these rows (`docs/decisions/0002-compression.md`).
 pub const SCRIPT_PREFIX_LEN: usize = if cfg!(feature = "one-byte-prefixes") {
     1
 } else {

@@ -30,7 +30,7 @@ use crate::{
 /// Blocks that go into one batch, and into one View, at most.
 const BATCH_BLOCKS_MAX: u32 = 32;
 
-/// Bytes of blocks in one batch: behind it, rows of some 30 MB.
+/// Bytes of blocks in one batch; the block that passes the bound is still in it.
 const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// How often the node's best block is asked for, whatever else tells of it.

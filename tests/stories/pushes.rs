@@ -107,6 +107,33 @@ fn every_change_is_pushed_and_nothing_else() {
     }
 }
 
+#[test]
+fn a_payment_that_the_node_drops_is_pushed_as_gone() {
+    for zmq in [true, false] {
+        let node = Node::start(NodeOptions {
+            zmq,
+            ..NodeOptions::default()
+        });
+        let mut treasury = Treasury::mine(&node);
+        let ambra = Ambra::start(&node);
+        let mut client = ambra.client();
+        let (mine, yours) = (Lock::new(Kind::P2wpkh, 1), Lock::new(Kind::P2wpkh, 2));
+        let name = script_hash(&mine.script());
+        assert_eq!(client.ask(SCRIPT, json!([name])), Value::Null);
+
+        // 1. A payment enters.
+        node.send(&treasury.payment(&mine, 500_000)).unwrap();
+        assert_eq!(expect_push(&mut client, &name)[0]["height"], 0);
+
+        // 2. It is too old (`-mempoolexpiry=1`); the node drops such ones when another comes.
+        let header = node.rpc("getblockheader", json!([node.best_block()]));
+        let time = header["time"].as_u64().unwrap();
+        node.rpc("setmocktime", json!([time + 2 * 3600]));
+        node.send(&treasury.payment(&yours, 500_000)).unwrap();
+        assert_eq!(expect_push(&mut client, &name), json!([]));
+    }
+}
+
 /// Until the unconfirmed entries of the script's history stand at these heights, and a push said so.
 #[track_caller]
 fn wait_for_heights(client: &mut Client, name: &str, expected: &[i64]) {
