@@ -134,13 +134,16 @@ async fn join(config: &Config) -> Result<Joined, RunError> {
     let backend = electrum::Live {
         state: state.clone(),
         rpc: rpc.clone(),
+        stats: Arc::default(),
     };
     let shared = server::Shared {
         backend: Arc::new(backend),
         settings: Arc::new(settings(config, network, services(&listeners))?),
         limits: server::Limits::default(),
+        stats: Arc::default(),
     };
     let stop = Stop::default();
+    let stats = Arc::<sync::Stats>::default();
     let (waker, wakes) = tip::wakes();
     let notifications = {
         let rpc = rpc.clone();
@@ -159,8 +162,16 @@ async fn join(config: &Config) -> Result<Joined, RunError> {
             memory: config.sync_memory_bytes,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             stop: stop.clone(),
+            stats: stats.clone(),
         },
-        writer: Writer::new(index.clone(), source, rpc.clone(), state, stop.clone()),
+        writer: Writer::new(
+            index.clone(),
+            source,
+            rpc.clone(),
+            state,
+            stop.clone(),
+            stats,
+        ),
         waker,
         wakes,
         zmq,

@@ -13,7 +13,7 @@ use std::{
 
 use ureq::Agent;
 
-use super::rpc::RpcError;
+use super::{rpc::RpcError, stats::Stats};
 
 /// Exchanges at one time. bitcoind works on `rpcthreads` (4, newer releases 16) at once and lets
 /// `rpcworkqueue` (16, newer releases 64) more wait: this leaves room for others who ask it.
@@ -81,6 +81,7 @@ pub(super) struct Http {
     agent: Agent,
     running: Mutex<usize>,
     one_done: Condvar,
+    pub stats: Stats,
 }
 
 impl Http {
@@ -100,12 +101,19 @@ impl Http {
             agent: config.into(),
             running: Mutex::new(0),
             one_done: Condvar::new(),
+            stats: Stats::default(),
         }
     }
 
     /// Waits for its turn, then exchanges; tries again where the node was busy.
     pub fn exchange(&self, exchange: &Exchange<'_>) -> Result<Reply, RpcError> {
-        let end = Instant::now() + exchange.deadline;
+        let began = Instant::now();
+        let result = self.exchange_in_turn(exchange, began + exchange.deadline);
+        self.stats.count(began.elapsed(), result.is_ok());
+        result
+    }
+
+    fn exchange_in_turn(&self, exchange: &Exchange<'_>, end: Instant) -> Result<Reply, RpcError> {
         let _turn = self.turn(end)?;
         let mut pause = BUSY_PAUSE;
         for _ in 1..BUSY_TRIES {

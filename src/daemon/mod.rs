@@ -8,4 +8,7 @@ mod http;
 pub mod rest;
 pub mod rpc;
 pub mod source;
+mod stats;
 pub mod zmq;
+
+pub use stats::Stats;

@@ -7,6 +7,7 @@ use bitcoin::BlockHash;
 use serde::Deserialize;
 
 use super::{
+    Stats,
     http::{Exchange, Http, Reply, without_user},
     rpc::{RpcError, is_block},
 };
@@ -46,6 +47,11 @@ impl Rest {
             base_url: without_user(base_url).trim_end_matches('/').into(),
             deadline,
         }
+    }
+
+    /// Counters of this handle and its clones.
+    pub fn stats(&self) -> &Stats {
+        &self.http.stats
     }
 
     /// True if the node serves blocks and what they spend. Asks for both once.

@@ -28,7 +28,10 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::http::{Http, without_user};
+use super::{
+    Stats,
+    http::{Http, without_user},
+};
 use crate::chain::{HEADER_LEN, HeaderBytes, Height, SpentOutputs, block_hash};
 pub use answers::{BlockHeaderInfo, ChainInfo, MempoolTxids, NetworkInfo, ZmqNotification};
 use credentials::Credentials;
@@ -119,6 +122,11 @@ impl Rpc {
     /// Where the node's RPC is: `http://HOST:PORT/`, without credentials.
     pub fn url(&self) -> &str {
         &self.inner.transport.url
+    }
+
+    /// Counters of this handle and its clones.
+    pub fn stats(&self) -> &Stats {
+        &self.inner.transport.http.stats
     }
 
     /// Any method: the generic call.

@@ -70,6 +70,10 @@ impl BlockSource {
         }
     }
 
+    pub fn rest(&self) -> Option<&Rest> {
+        self.rest.as_ref()
+    }
+
     pub fn files(&self) -> Option<&BlockFiles> {
         self.files.as_ref()
     }

@@ -16,6 +16,8 @@ use crate::{
     },
 };
 
+use super::Stats;
+
 /// Everything that a session needs.
 pub trait Backend: Send + Sync {
     /// The newest consistent moment.
@@ -23,6 +25,7 @@ pub trait Backend: Send + Sync {
     /// A new subscriber; dropping it ends its subscriptions.
     fn listener(&self) -> Arc<dyn Listener>;
     fn node(&self) -> &dyn Node;
+    fn stats(&self) -> &Stats;
 }
 
 /// One consistent moment: see [`View`].
@@ -91,6 +94,7 @@ pub trait Node: Send + Sync {
 pub struct Live {
     pub state: State,
     pub rpc: Rpc,
+    pub stats: Arc<Stats>,
 }
 
 impl Backend for Live {
@@ -102,6 +106,9 @@ impl Backend for Live {
     }
     fn node(&self) -> &dyn Node {
         &self.rpc
+    }
+    fn stats(&self) -> &Stats {
+        &self.stats
     }
 }
 

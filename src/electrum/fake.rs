@@ -19,7 +19,10 @@ use crate::{
     state::{Ask, Changed, FoundTx, OutpointStatus, QueryError, RecentTx, Tip},
 };
 
-use super::backend::{Answers, Backend, Change, Listener, Node};
+use super::{
+    Stats,
+    backend::{Answers, Backend, Change, Listener, Node},
+};
 
 /// What fails, if something does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +59,7 @@ struct Inside {
     world: Mutex<World>,
     listeners: Mutex<Vec<Arc<FakeListener>>>,
     gate: Gate,
+    stats: Stats,
 }
 
 #[derive(Default)]
@@ -235,6 +239,9 @@ impl Backend for Fake {
     }
     fn node(&self) -> &dyn Node {
         self
+    }
+    fn stats(&self) -> &Stats {
+        &self.0.stats
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
     message::{self, ReplyTo},
     methods::{Call, Method},
     params::Args,
+    stats::{Asked, Way},
     subscribed::Names,
     version::Speaks,
 };
@@ -113,6 +114,8 @@ pub struct Ticket {
     /// Nobody waits for a reply to a notification, or to a look after a change.
     pub reply: Option<ReplyTo>,
     pub slot: Option<Slot>,
+    /// The request, for counting.
+    pub asked: Option<Asked>,
 }
 
 /// What came of running a job.
@@ -182,6 +185,10 @@ impl Job {
         {
             self.lane = Lane::Long;
             return Ran::Longer(self);
+        }
+        if let Some(asked) = self.ticket.asked {
+            let stats = self.asker.backend.stats();
+            stats.answered(asked, Way::from(self.lane), result.as_ref().err());
         }
         if let Some(to) = &self.ticket.reply {
             match &result {

@@ -18,6 +18,7 @@ mod params;
 mod refusal;
 mod session;
 mod settings;
+mod stats;
 mod subscribed;
 #[cfg(test)]
 mod tests;
@@ -29,4 +30,5 @@ pub use outbox::Outbox;
 pub use refusal::Refusal;
 pub use session::{Peer, Session};
 pub use settings::{Service, ServiceKind, Settings};
+pub use stats::{BUCKETS_NS, Stats, Times, Told, Way};
 pub use version::{NotAVersion, Version};

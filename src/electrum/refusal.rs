@@ -47,6 +47,38 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Names of the kinds of errors, for counting.
+    pub const KINDS: [&'static str; 11] = [
+        "parse",
+        "request",
+        "method",
+        "params",
+        "bad",
+        "too_large",
+        "rejected",
+        "package_rejected",
+        "syncing",
+        "daemon",
+        "cancelled",
+    ];
+
+    /// Its place in [`Refusal::KINDS`].
+    pub fn kind(&self) -> usize {
+        match self {
+            Refusal::Parse => 0,
+            Refusal::Request(_) => 1,
+            Refusal::Method(_) => 2,
+            Refusal::Params(_) => 3,
+            Refusal::Bad(_) => 4,
+            Refusal::TooLarge { .. } => 5,
+            Refusal::Rejected { .. } => 6,
+            Refusal::PackageRejected { .. } => 7,
+            Refusal::Syncing(_) => 8,
+            Refusal::Daemon(_) => 9,
+            Refusal::Cancelled => 10,
+        }
+    }
+
     /// The code on the wire.
     pub fn code(&self, version: Version) -> i32 {
         match self {

@@ -30,6 +30,7 @@ use super::{
     methods::{self, Call, Cost, Method},
     outbox::Outbox,
     params::{Arg, Args},
+    stats::{Asked, Told, Way},
     subscribed::{Names, Next, Subscribed},
     version::{Offer, Speaks, Version},
 };
@@ -143,7 +144,11 @@ impl Session {
                 }
             }
             Ok(Message::Batch(members)) => self.batch(&members, out, jobs),
-            Err(refusal) => self.tell_error(&refusal, out),
+            Err(refusal) => {
+                let stats = self.asker.backend.stats();
+                stats.answered(Asked::now(), Way::Memory, Some(&refusal));
+                self.tell_error(&refusal, out);
+            }
         }
         for (script, names) in std::mem::take(&mut self.tell_next) {
             self.tell_script(&script, names, out);
@@ -217,6 +222,7 @@ impl Session {
         out: &mut Vec<u8>,
         jobs: &mut Vec<Job>,
     ) -> Outcome {
+        let mut asked = Asked::now();
         let request = match Request::parse(raw) {
             Ok(request) => request,
             Err(wrong) => {
@@ -224,6 +230,8 @@ impl Session {
                 let id = message::one_line(wrong.id.unwrap_or("null"));
                 let version = self.speaks.version();
                 message::error(out, wrong.form, &id, &wrong.refusal, version);
+                let stats = self.asker.backend.stats();
+                stats.answered(asked, Way::Memory, Some(&wrong.refusal));
                 return Outcome::Written;
             }
         };
@@ -233,11 +241,12 @@ impl Session {
         if let Some(id) = &id {
             message::begin_result(out, request.form, id);
         }
-        let ticket = |request: &Request| Ticket {
+        let ticket = |request: &Request, asked: Asked| Ticket {
             reply: request.id.map(|id| ReplyTo::new(request.form, Some(id))),
             slot,
+            asked: Some(asked),
         };
-        let result = self.answer(&request, at_once, out, jobs, ticket);
+        let result = self.answer(&request, &mut asked, at_once, out, jobs, ticket);
         self.has_spoken = true;
         let refused = match result {
             Ok(true) => None,
@@ -247,6 +256,8 @@ impl Session {
             }
             Err(refusal) => Some(refusal),
         };
+        let stats = self.asker.backend.stats();
+        stats.answered(asked, Way::Memory, refused.as_ref());
         let Some(id) = id else {
             out.truncate(mark);
             return Outcome::Silent;
@@ -265,13 +276,15 @@ impl Session {
     fn answer(
         &mut self,
         request: &Request,
+        asked: &mut Asked,
         at_once: bool,
         out: &mut Vec<u8>,
         jobs: &mut Vec<Job>,
-        ticket: impl Fn(&Request) -> Ticket,
+        ticket: impl Fn(&Request, Asked) -> Ticket,
     ) -> Result<bool, Refusal> {
         let settings = &self.asker.settings;
         let method = methods::find(&request.method, self.speaks, settings.newest())?;
+        asked.names(method);
         let args = Args::bind(
             method.params,
             method.is_tolerant,
@@ -303,7 +316,7 @@ impl Session {
                     }
                     Cost::Node => Lane::Node,
                 };
-                jobs.push(self.job(lane, Work::Answer { method, args }, ticket(request)));
+                jobs.push(self.job(lane, Work::Answer { method, args }, ticket(request, *asked)));
                 Ok(false)
             }
             Call::Subscribe(Topic::Outpoint) => {
@@ -317,7 +330,7 @@ impl Session {
                     script,
                     replied: true,
                 };
-                jobs.push(self.job(Lane::Short, work, ticket(request)));
+                jobs.push(self.job(Lane::Short, work, ticket(request, *asked)));
                 Ok(false)
             }
             Call::Subscribe(topic) => {
@@ -344,7 +357,7 @@ impl Session {
                     script,
                     name: Some(name),
                 };
-                jobs.push(self.job(Lane::Short, work, ticket(request)));
+                jobs.push(self.job(Lane::Short, work, ticket(request, *asked)));
                 Ok(false)
             }
         }
@@ -495,6 +508,7 @@ impl Session {
             Next::Tell(_) => {
                 if let Some(status) = &status {
                     let form = self.form;
+                    self.asker.backend.stats().notified(Told::Outpoint);
                     let tail = self.notifications(out);
                     notify(tail, form, "blockchain.outpoint.subscribe", |out| {
                         json::txid(out, &outpoint.txid);
@@ -571,6 +585,7 @@ impl Session {
             return;
         }
         let (form, shape, height) = (self.form, self.tip.shape, self.tip.height);
+        self.asker.backend.stats().notified(Told::Tip);
         let tail = self.notifications(out);
         if let Some(shape) = shape {
             notify(tail, form, "blockchain.headers.subscribe", |out| {
@@ -586,6 +601,7 @@ impl Session {
 
     fn tell_script(&mut self, script: &ScriptHash, names: Names, out: &mut Outbox) {
         let form = self.form;
+        self.asker.backend.stats().notified(Told::Script);
         let status = self.subscribed.told(script);
         let addresses = match names.contains(Names::ADDRESS) {
             true => self.subscribed.addresses(script).to_vec(),

@@ -23,7 +23,7 @@ impl Rate {
         Rate(fee.saturating_mul(10) / vsize.max(1))
     }
 
-    fn sat_per_vbyte(self) -> f64 {
+    pub(super) fn sat_per_vbyte(self) -> f64 {
         self.0 as f64 / 10.0
     }
 }

@@ -359,6 +359,14 @@ impl Mempool {
             .clone()
     }
 
+    /// (sat/vB, vsize) strictly ascending: every rate that there is, cut to tenths of a satoshi.
+    pub fn by_rate(&self) -> Vec<(f64, u64)> {
+        let rates = self.rates.iter();
+        rates
+            .map(|(rate, size)| (rate.sat_per_vbyte(), *size))
+            .collect()
+    }
+
     /// Newest first: txid, fee, vsize; at most ten.
     pub fn recent(&self) -> Vec<(Txid, u64, u64)> {
         let newest = self.by_arrival.iter().rev().take(RECENT_MAX);

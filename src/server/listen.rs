@@ -156,7 +156,7 @@ pub struct Listener {
     pub(super) socket: Socket,
     pub(super) is_websocket: bool,
     pub(super) tls: Option<TlsAcceptor>,
-    url: ListenUrl,
+    pub(super) url: ListenUrl,
 }
 
 pub(super) enum Socket {

@@ -6,6 +6,7 @@ mod limits;
 mod link;
 mod listen;
 mod pool;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -37,6 +38,7 @@ use pool::{Client, Pool};
 
 pub use limits::Limits;
 pub use listen::{BindError, HostPort, ListenUrl, ListenUrlError, Listener};
+pub use stats::{Connections, Stats};
 pub use tls::{TlsAcceptor, TlsError, TlsFiles};
 
 /// What all connections share.
@@ -44,6 +46,7 @@ pub struct Shared {
     pub backend: Arc<dyn Backend>,
     pub settings: Arc<Settings>,
     pub limits: Limits,
+    pub stats: Arc<Stats>,
 }
 
 /// A silent peer is asked after so long whether it is still there.
@@ -64,7 +67,7 @@ pub async fn run(
     shared: Shared,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let pool = Pool::start(&shared.limits)?;
+    let pool = Pool::start(&shared.limits, &shared.stats)?;
     let connections_max = u32::try_from(shared.limits.connections_max).unwrap_or(u32::MAX >> 4);
     let server = Arc::new(Server {
         all: Arc::new(Semaphore::new(connections_max as usize)),
@@ -135,6 +138,7 @@ impl Server {
                 here.clone().try_acquire_owned(),
                 self.all.clone().try_acquire_owned(),
             ) else {
+                self.shared.stats.refuse();
                 if told.is_none_or(|told| told.elapsed() > REFUSAL_LOG_PAUSE) {
                     told = Some(Instant::now());
                     tracing::warn!(
@@ -148,10 +152,12 @@ impl Server {
             };
             let server = self.clone();
             let listener = listener.clone();
+            let open = stats::Open::new(&self.shared.stats, &listener.url);
             tokio::spawn(async move {
                 if let Err(error) = server.connection(&listener, stream, peer).await {
                     tracing::debug!("{}: a connection ended: {error}", listener.url());
                 }
+                drop(open);
                 drop::<(OwnedSemaphorePermit, OwnedSemaphorePermit)>((one, other));
             });
         }

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::electrum::{Job, Lane, Ran};
 
-use super::Limits;
+use super::{Limits, Stats};
 
 /// Where a client's results are put.
 #[derive(Default)]
@@ -95,10 +95,11 @@ impl<T> Queue<T> {
     }
 }
 
-#[derive(Default)]
 struct LaneQueue {
+    lane: Lane,
     queue: Mutex<Queue<Task>>,
     filled: Condvar,
+    stats: Arc<Stats>,
 }
 
 /// Cheap to clone. The threads end when [`Pool::close`] is called.
@@ -110,9 +111,14 @@ pub struct Pool {
 }
 
 impl Pool {
-    pub fn start(limits: &Limits) -> std::io::Result<Pool> {
-        let lane = |name: &str, threads: usize| {
-            let lane = Arc::new(LaneQueue::default());
+    pub fn start(limits: &Limits, stats: &Arc<Stats>) -> std::io::Result<Pool> {
+        let lane = |lane: Lane, name: &str, threads: usize| {
+            let lane = Arc::new(LaneQueue {
+                lane,
+                queue: Mutex::default(),
+                filled: Condvar::new(),
+                stats: stats.clone(),
+            });
             for number in 0..threads.max(1) {
                 let lane = lane.clone();
                 thread::Builder::new()
@@ -122,9 +128,9 @@ impl Pool {
             Ok::<_, std::io::Error>(lane)
         };
         Ok(Pool {
-            short: lane("short", limits.short_threads)?,
-            long: lane("long", limits.long_threads)?,
-            node: lane("node", limits.node_threads)?,
+            short: lane(Lane::Short, "short", limits.short_threads)?,
+            long: lane(Lane::Long, "long", limits.long_threads)?,
+            node: lane(Lane::Node, "node", limits.node_threads)?,
         })
     }
 
@@ -171,6 +177,7 @@ impl LaneQueue {
         if count == 0 {
             return;
         }
+        self.stats.wait(self.lane, count);
         let mut queue = lock(&self.queue);
         for task in tasks {
             queue.push(client, task);
@@ -197,6 +204,7 @@ impl LaneQueue {
                 return None;
             }
             if let Some(task) = queue.pop() {
+                self.stats.begin(self.lane);
                 return Some(task);
             }
             queue = self

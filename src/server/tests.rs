@@ -58,6 +58,7 @@ impl TestServer {
         let urls = listeners.iter().map(Listener::url).collect();
         let fake = Fake::new();
         let shared = Shared {
+            stats: Default::default(),
             backend: fake.backend(),
             settings: Arc::new(Settings {
                 protocol_max: Version::V1_7,

@@ -35,12 +35,12 @@ use std::{
     hash::{BuildHasher, RandomState},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use super::{Ask, QueryError, Stop, lock, query::Addition, query::Found};
+use super::{Ask, CacheFigures, QueryError, Stop, lock, query::Addition, query::Found};
 use crate::chain::{ScriptHash, TxNum};
 
 /// Parts of the cache that are locked apart.
@@ -251,6 +251,8 @@ pub(super) struct ScriptCache {
     shards: Vec<Mutex<Shard>>,
     bytes_max: usize,
     bytes: AtomicUsize,
+    hits: AtomicU64,
+    misses: AtomicU64,
     /// `next_tx` of the View that is there, or about to be.
     announced: AtomicU32,
     /// The shard from which memory is next freed; locked by the one who frees.
@@ -264,6 +266,8 @@ impl ScriptCache {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             bytes_max,
             bytes: AtomicUsize::new(0),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
             announced: AtomicU32::new(0),
             hand: Mutex::default(),
         }
@@ -276,6 +280,15 @@ impl ScriptCache {
     /// What all slots take, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn figures(&self) -> CacheFigures {
+        CacheFigures {
+            bytes: self.bytes(),
+            bytes_max: self.bytes_max,
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+        }
     }
 
     /// A View that ends at `next_tx` is about to be stored, with rows of these scripts.
@@ -318,6 +331,8 @@ impl ScriptCache {
         let slot = self.slot(script);
         let mut has_read = false;
         let result = slot.answer(moment, ask, &mut has_read, read, answer);
+        let counter = if has_read { &self.misses } else { &self.hits };
+        counter.fetch_add(1, Ordering::Relaxed);
         if has_read {
             self.settle(script, &slot);
             self.make_room(is_pinned);

@@ -29,7 +29,7 @@ use self::{
 };
 use crate::chain::{HeaderBytes, Height};
 pub use publish::{Publish, StateLimits};
-pub use subscriptions::{Changed, Subscriber, Subscriptions};
+pub use subscriptions::{Changed, Subscriber, SubscriptionCounts, Subscriptions};
 pub use view::View;
 
 /// The best block.
@@ -120,6 +120,17 @@ impl From<QueryError> for Stop {
     fn from(error: QueryError) -> Stop {
         Stop::Query(error)
     }
+}
+
+/// What is kept of scripts in memory, and how often that was enough.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheFigures {
+    pub bytes: usize,
+    pub bytes_max: usize,
+    /// Questions about scripts that memory answered.
+    pub hits: u64,
+    /// Those that read the disk.
+    pub misses: u64,
 }
 
 /// Locks, also where a thread panicked while it held the lock: what this room's locks guard is whole

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use bitcoin::BlockHash;
 
 use super::{
-    Core, QueryError, State, Subscriptions, Tip, View,
+    CacheFigures, Core, QueryError, State, Subscriptions, Tip, View,
     archive::{Archive, Disk},
     cache::ScriptCache,
     headers::HeaderTree,
@@ -166,6 +166,10 @@ impl State {
     /// [`QueryError::Syncing`].
     pub fn view(&self) -> Arc<View> {
         self.cell.newest()
+    }
+
+    pub fn cache_figures(&self) -> CacheFigures {
+        self.core.cache.figures()
     }
 
     pub fn subscriptions(&self) -> &Subscriptions {

@@ -8,7 +8,10 @@
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     hash::{BuildHasher, Hash, RandomState},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use bitcoin::OutPoint;
@@ -27,6 +30,14 @@ pub struct Changed {
     pub tip: bool,
     pub scripts: Vec<ScriptHash>,
     pub outpoints: Vec<OutPoint>,
+}
+
+/// How many listen for what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionCounts {
+    pub scripts: u64,
+    pub outpoints: u64,
+    pub tips: u64,
 }
 
 /// All subscriptions of all sessions.
@@ -105,6 +116,8 @@ impl Listeners {
 /// Listeners by what they listen for.
 struct Registry<K> {
     hasher: RandomState,
+    /// Of keys and listeners: who listens for two keys counts twice.
+    count: AtomicU64,
     shards: Vec<Mutex<HashMap<K, Listeners>>>,
 }
 
@@ -112,6 +125,7 @@ impl<K: Copy + Eq + Hash> Registry<K> {
     fn new() -> Registry<K> {
         Registry {
             hasher: RandomState::new(),
+            count: AtomicU64::new(0),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
         }
     }
@@ -121,6 +135,7 @@ impl<K: Copy + Eq + Hash> Registry<K> {
     }
 
     fn add(&self, key: K, mailbox: &Arc<Mailbox>) {
+        self.count.fetch_add(1, Relaxed);
         match lock(self.shard(&key)).entry(key) {
             Entry::Occupied(mut listeners) => listeners.get_mut().add(mailbox),
             Entry::Vacant(vacant) => {
@@ -129,7 +144,9 @@ impl<K: Copy + Eq + Hash> Registry<K> {
         }
     }
 
+    /// Of one that was added.
     fn remove(&self, key: &K, mailbox: &Arc<Mailbox>) {
+        self.count.fetch_sub(1, Relaxed);
         let mut shard = lock(self.shard(key));
         if let Entry::Occupied(mut listeners) = shard.entry(*key)
             && listeners.get_mut().remove(mailbox)
@@ -182,6 +199,15 @@ impl Subscriptions {
         Subscriber {
             shared: self.shared.clone(),
             mailbox: Arc::default(),
+        }
+    }
+
+    /// Subscriptions of all sessions: to scripts, to outpoints, to the tip.
+    pub fn counts(&self) -> SubscriptionCounts {
+        SubscriptionCounts {
+            scripts: self.shared.scripts.count.load(Relaxed),
+            outpoints: self.shared.outpoints.count.load(Relaxed),
+            tips: lock(&self.shared.tip).len() as u64,
         }
     }
 

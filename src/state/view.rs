@@ -365,6 +365,11 @@ impl View {
             .clone()
     }
 
+    /// Unconfirmed transactions, and their virtual bytes at each fee rate: (sat/vB, vsize) ascending.
+    pub fn mempool_by_rate(&self) -> (usize, Vec<(f64, u64)>) {
+        (self.mempool.len(), self.mempool.by_rate())
+    }
+
     /// The newest ten.
     pub fn recent(&self) -> Vec<RecentTx> {
         let recent = self.mempool.recent().into_iter();

@@ -5,7 +5,10 @@ pub mod mempool;
 mod places;
 pub mod progress;
 pub mod start;
+mod stats;
 pub mod tip;
+
+pub use stats::{FirstSyncProgress, Stats};
 
 use std::{
     sync::{Arc, Condvar, Mutex, PoisonError},

@@ -3,11 +3,11 @@
 
 use std::{
     io::{IsTerminal, Write},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::first::Progress;
+use super::{FirstSyncProgress, Stats, first::Progress};
 use crate::{chain::Height, state::State};
 
 /// Between two updates of the bar and of the sentence.
@@ -27,6 +27,7 @@ const BAR_LEN: usize = 24;
 /// The first sync's reporter.
 pub struct Reporter {
     state: State,
+    stats: Arc<Stats>,
     is_terminal: bool,
     shown: Mutex<Shown>,
 }
@@ -42,10 +43,11 @@ struct Shown {
 }
 
 impl Reporter {
-    pub fn new(state: State) -> Reporter {
+    pub fn new(state: State, stats: Arc<Stats>) -> Reporter {
         let now = Instant::now();
         Reporter {
             state,
+            stats,
             is_terminal: std::io::stderr().is_terminal(),
             shown: Mutex::new(Shown {
                 began: now,
@@ -60,6 +62,7 @@ impl Reporter {
 
     /// The bar goes; the log goes on below it.
     pub fn finish(&self) {
+        self.stats.set_first_sync(None);
         if self.is_terminal {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
@@ -75,12 +78,17 @@ impl Reporter {
         }
         shown.last_show = Some(Instant::now());
         let start = *shown.share_at_start.get_or_insert(share);
-        let left = time_left(shown.began.elapsed(), share - start, 1.0 - share);
+        let remaining = time_left(shown.began.elapsed(), share - start, 1.0 - share);
         let percent = share * 100.0;
-        let left = left.map_or(String::new(), |left| format!(", {}", in_words(left)));
+        let left = remaining.map_or(String::new(), |left| format!(", {}", in_words(left)));
         self.state
             .set_progress(Some(format!("indexing: {percent:.0} % done{left}")));
         let text = text(&shown);
+        self.stats.set_first_sync(Some(FirstSyncProgress {
+            share,
+            left: remaining,
+            text: text.clone(),
+        }));
         if self.is_terminal {
             let full = (share * BAR_LEN as f64) as usize;
             let bar: String = (0..BAR_LEN)
@@ -101,6 +109,11 @@ impl Reporter {
 impl Progress for Reporter {
     fn phase(&self, text: &str) {
         self.state.set_progress(Some(format!("indexing: {text}")));
+        self.stats.set_first_sync(Some(FirstSyncProgress {
+            share: 0.0,
+            left: None,
+            text: text.to_owned(),
+        }));
     }
 
     fn blocks(&self, height: Height, bytes: u64, all_bytes: u64, txs: u64, all_txs: u64) {

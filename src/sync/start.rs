@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use bitcoin::Network;
 
 use super::{
-    Stop, SyncError,
+    Stats, Stop, SyncError,
     first::{self, LIVE_BLOCKS, Progress},
     progress::Reporter,
 };
@@ -38,11 +38,13 @@ pub struct FirstSync {
     pub memory: usize,
     pub threads: usize,
     pub stop: Stop,
+    pub stats: Arc<Stats>,
 }
 
 impl FirstSync {
     /// Returns when the index has all but the newest blocks, at once if it had them before.
     pub fn run(&self) -> Result<(), SyncError> {
+        let _unhurried = self.stats.unhurried();
         let mut complaint = String::new();
         loop {
             match self.attempt() {
@@ -50,13 +52,17 @@ impl FirstSync {
                     let error = error.to_string();
                     if error != complaint {
                         tracing::warn!("{error}; waiting");
+                        self.stats.set_complaint(Some(error.clone()));
                         complaint = error;
                     }
                     if self.stop.wait(LOOK_AGAIN) {
                         return Err(SyncError::Stopped);
                     }
                 }
-                ended => return ended,
+                ended => {
+                    self.stats.set_complaint(None);
+                    return ended;
+                }
             }
         }
     }
@@ -81,7 +87,7 @@ impl FirstSync {
         if target == 0 {
             return Ok(());
         }
-        let reporter = Reporter::new(self.state.clone());
+        let reporter = Reporter::new(self.state.clone(), self.stats.clone());
         reporter.phase("looking for the blocks");
         let (plan, headers) =
             first::plan(&self.source, &self.rpc, target, self.threads, &self.stop)?;

@@ -15,7 +15,7 @@ use std::{
 use bitcoin::{BlockHash, OutPoint, TxOut};
 
 use super::{
-    Stop, SyncError,
+    Stats, Stop, SyncError,
     mempool::{Feed, Look},
     places::Places,
 };
@@ -171,6 +171,7 @@ pub struct Writer {
     feed: Feed,
     places: Option<Places>,
     stop: Stop,
+    stats: Arc<Stats>,
     /// The last complaint about the node, so that it is made once.
     complaint: Option<String>,
     caught_up: bool,
@@ -184,6 +185,7 @@ impl Writer {
         rpc: Rpc,
         state: State,
         stop: Stop,
+        stats: Arc<Stats>,
     ) -> Writer {
         Writer {
             feed: Feed::new(rpc.clone()),
@@ -194,6 +196,7 @@ impl Writer {
             mempool: Mempool::default(),
             places: None,
             stop,
+            stats,
             complaint: None,
             caught_up: false,
             last_log: Instant::now(),
@@ -204,6 +207,7 @@ impl Writer {
     pub fn run(&mut self, wakes: &Wakes) -> Result<(), SyncError> {
         let mut events = Vec::new();
         loop {
+            self.stats.beat();
             let hears_mempool = wakes.hears_mempool.load(Ordering::Relaxed);
             match self.round(&events, hears_mempool) {
                 Ok(()) => self.complain(None),
@@ -251,7 +255,11 @@ impl Writer {
         let tip = self.follow_chain()?;
         let mut looks = Vec::new();
         let state = self.state.clone();
-        let confirmed = move |outpoint: &OutPoint| confirmed_output(&state, outpoint);
+        let stats = self.stats.clone();
+        let confirmed = move |outpoint: &OutPoint| {
+            stats.beat();
+            confirmed_output(&state, outpoint)
+        };
         if !events.is_empty() {
             looks.push(
                 self.feed
@@ -367,6 +375,10 @@ impl Writer {
         } else {
             Vec::new()
         };
+        // A deep one comes in pieces, of which the last reaches the fork.
+        if stale.is_err() || lowest == fork + 1 {
+            self.stats.reorgs.fetch_add(1, Ordering::Relaxed);
+        }
         match stale {
             Ok(stale) => {
                 self.state.begin_reorg();
@@ -375,8 +387,12 @@ impl Writer {
             }
             Err(error) => {
                 tracing::warn!("{error}; taking stale rows away by a scan of the whole index");
+                let _unhurried = self.stats.unhurried();
                 self.state.begin_reorg();
                 self.index.truncate(fork + 1)?;
+                self.stats
+                    .disconnected
+                    .fetch_add(depth.into(), Ordering::Relaxed);
                 Ok(self.state.reload(self.mempool.clone())?)
             }
         }
@@ -406,6 +422,7 @@ impl Writer {
         let mut bytes = 0;
         let count = (to - first + 1).min(BATCH_BLOCKS_MAX);
         for (height, hash) in (first..).zip(self.rpc.block_hashes(first, count)?) {
+            self.stats.beat();
             let place = self.place(&hash);
             let rows = self.rows(height, first_tx, &hash, place)?;
             if parent
@@ -552,6 +569,10 @@ impl Writer {
             // Fees are the node's to tell anew before wallets hear of the block (protocol 1.6, estimatefee).
             self.rpc.drop_fee_cache();
         }
+        let count = |blocks: &[BlockRows]| u64::try_from(blocks.len()).unwrap_or(u64::MAX);
+        let relaxed = Ordering::Relaxed;
+        self.stats.connected.fetch_add(count(connected), relaxed);
+        self.stats.disconnected.fetch_add(count(stale), relaxed);
         let connected: Vec<BlockRow> = connected.iter().map(|rows| rows.block).collect();
         let mempool = self.mempool.clone();
         Ok(self.state.publish(Publish {
@@ -570,6 +591,7 @@ impl Writer {
             (Some(_), None) => tracing::info!("the node answers again"),
             _ => {}
         }
+        self.stats.set_complaint(complaint.clone());
         self.complaint = complaint;
     }
 }

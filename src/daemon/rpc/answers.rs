@@ -50,6 +50,9 @@ pub struct NetworkInfo {
     /// In BTC/kvB.
     #[serde(rename = "relayfee")]
     pub relay_fee: f64,
+    /// Peers.
+    #[serde(default)]
+    pub connections: u32,
 }
 
 /// `getblockheader`, in words.
