@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambra::config::{Config, ConfigError, LogFormat};
+use ambra::{
+    Outcome, RunError,
+    config::{Config, ConfigError, Invocation, LogFormat},
+};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
@@ -17,14 +20,14 @@ const STOP_WITHIN: Duration = Duration::from_millis(1800);
 /// Fewer open files than this, and RocksDB with a full index or many wallets run out of them.
 const OPEN_FILES_LOW: u64 = 4096;
 
-/// Could not go on; the log says why.
+/// Could not go on, and the log says why; or found faults, and told of them.
 const EXIT_FAILED: u8 = 1;
 /// A wrong option or setting (clap's own code too).
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let config = match Config::from_process() {
-        Ok(config) => config,
+    let invocation = match Invocation::from_process() {
+        Ok(invocation) => invocation,
         // Also --help and --version, which are no failures.
         Err(ConfigError::Usage(error)) => error.exit(),
         Err(error) => {
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    log_to_stderr(&config);
+    log_to_stderr(&invocation.config);
     info!("Ambra {}", env!("CARGO_PKG_VERSION"));
     raise_open_files();
 
@@ -46,7 +49,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_FAILED);
         }
     };
-    let (code, asked_to_stop) = runtime.block_on(serve(config));
+    let (code, asked_to_stop) = runtime.block_on(run(invocation));
     // A blocking call to the node may still wait for its answer; nobody needs it any more.
     let left = asked_to_stop.map_or(STOP_WITHIN, |at| STOP_WITHIN.saturating_sub(at.elapsed()));
     runtime.shutdown_timeout(left);
@@ -54,9 +57,9 @@ fn main() -> ExitCode {
 }
 
 /// Runs until it ends by itself or is told to stop; then also says when that was.
-async fn serve(config: Config) -> (ExitCode, Option<Instant>) {
+async fn run(invocation: Invocation) -> (ExitCode, Option<Instant>) {
     let (stop, shutdown) = watch::channel(false);
-    let run = ambra::run(config, shutdown);
+    let run = ambra::run(invocation, shutdown);
     tokio::pin!(run);
     tokio::select! {
         result = &mut run => return (code(result), None),
@@ -81,12 +84,10 @@ async fn serve(config: Config) -> (ExitCode, Option<Instant>) {
     (code, Some(asked_to_stop))
 }
 
-fn code(result: Result<(), ambra::RunError>) -> ExitCode {
+fn code(result: Result<Outcome, RunError>) -> ExitCode {
     match result {
-        Ok(()) => {
-            info!("stopped");
-            ExitCode::SUCCESS
-        }
+        Ok(Outcome::Well) => ExitCode::SUCCESS,
+        Ok(Outcome::Faults) => ExitCode::from(EXIT_FAILED),
         Err(error) => {
             error!("{error}");
             ExitCode::from(EXIT_FAILED)

@@ -3,16 +3,24 @@ use std::path::PathBuf;
 
 use bitcoin::Network;
 
-use super::values::{
-    self, BlockSourceChoice, LogFormat, LogLevels, MebiBytes, RpcUrl, SYNC_MEMORY_DEFAULT,
+use super::{
+    values::{
+        self, BlockSourceChoice, LogFormat, LogLevels, MebiBytes, RpcUrl, SYNC_MEMORY_DEFAULT,
+    },
+    verbs::Command,
 };
 
 const AFTER_HELP: &str = "\
 Every option can also be set by an environment variable (--db-dir: AMBRA_DB_DIR; several values
 are separated by commas) or by a line in the file given with --conf (db-dir = \"/srv/ambra\").
 An option goes before the environment, the environment before the file, the file before the default.
+Options may stand before or after the command.
 
-Exit codes: 0 stopped as asked; 1 could not go on, the log says why; 2 a wrong option or setting.";
+Exit codes: 0 done, or stopped as asked; 1 could not go on, or found a fault: the last lines say what;
+2 a wrong option or setting.";
+
+/// Below the help of a command, which hides the settings.
+const AFTER_COMMAND_HELP: &str = "The options of `ambra --help` can stand here too.";
 
 #[derive(Debug, clap::Parser)]
 #[command(
@@ -22,6 +30,9 @@ Exit codes: 0 stopped as asked; 1 could not go on, the log says why; 2 a wrong o
     after_help = AFTER_HELP,
 )]
 pub(super) struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Read settings from this TOML file; its keys are the options' long names
     #[arg(long, value_name = "FILE", value_parser = values::path())]
     pub conf: Option<PathBuf>,
@@ -112,3 +123,30 @@ pub(super) struct Settings {
 }
 
 const _: () = assert!(SYNC_MEMORY_DEFAULT.0 == 1024, "the help text says 1024");
+
+/// The command line's shape: every setting may stand before the verb or after it, and a verb's own help is about the
+/// verb.
+pub(super) fn command() -> clap::Command {
+    let command = <Args as clap::CommandFactory>::command();
+    let command = command.mut_args(|arg| {
+        let is_setting = is_setting(&arg);
+        arg.global(is_setting)
+    });
+    let settings: Vec<_> = command
+        .get_arguments()
+        .filter(|arg| is_setting(arg))
+        .map(|arg| arg.clone().hide(true))
+        .collect();
+    command.mut_subcommands(|verb| with_hidden(verb, &settings))
+}
+
+fn with_hidden(verb: clap::Command, settings: &[clap::Arg]) -> clap::Command {
+    let verb = verb.args(settings).after_help(AFTER_COMMAND_HELP);
+    verb.mut_subcommands(|verb| with_hidden(verb, settings))
+}
+
+/// False for `--help` and `--version`.
+pub(super) fn is_setting(arg: &clap::Arg) -> bool {
+    use clap::ArgAction;
+    arg.get_long().is_some() && matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
+}

@@ -2,7 +2,7 @@
 //!
 //! An entry of the environment or of the file is turned into the option of the same name and goes through
 //! the option's own parser: so a setting has one meaning wherever it stands, and an option added to
-//! [`Settings`] can at once be set in all three places.
+//! [`super::args::Settings`] can at once be set in all three places.
 use std::{
     cmp::Reverse,
     error::Error,
@@ -11,11 +11,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
 use super::{
     ConfigError,
-    args::{Args, Settings},
+    args::{Args, command, is_setting},
 };
 
 /// What the name of each of our environment variables begins with.
@@ -62,7 +62,7 @@ impl Entry {
     /// to be seen when it is made.
     fn check(&self) -> Result<(), ConfigError> {
         let program = OsString::from("ambra");
-        Args::command()
+        command()
             .try_get_matches_from(std::iter::once(program).chain(self.as_options()))
             .map(drop)
             .map_err(|error| ConfigError::Value {
@@ -72,13 +72,14 @@ impl Entry {
     }
 }
 
-/// Settings from all layers: option before environment before file.
-pub(super) fn settings(
+/// The verb, and the settings from all layers: option before environment before file.
+pub(super) fn args(
     argv: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Settings, ConfigError> {
-    let argv: Vec<_> = argv.into_iter().collect();
-    let mut command = Args::command();
+) -> Result<Args, ConfigError> {
+    let mut command = command();
+    let (verbs, options) = verbs_first(&command, argv);
+    let argv: Vec<_> = verbs.iter().chain(&options).cloned().collect();
     let typed = command
         .try_get_matches_from_mut(&argv)
         .map_err(typed_error)?;
@@ -102,15 +103,51 @@ pub(super) fn settings(
     }
     let stronger = |entry: &Entry| environment.iter().any(|other| other.name == entry.name);
     let hidden = file.iter().filter(|entry| !stronger(entry));
-    let mut all = argv;
+    // Before what was typed, where a "--" may stand.
+    let mut all = verbs;
     for entry in environment.iter().chain(hidden) {
         if !is_typed(&command, &typed, &entry.name) {
             all.extend(entry.as_options());
         }
     }
+    all.extend(options);
     let matches = command.try_get_matches_from(all).map_err(typed_error)?;
-    let args = Args::from_arg_matches(&matches).map_err(ConfigError::Usage)?;
-    Ok(args.settings)
+    Args::from_arg_matches(&matches).map_err(ConfigError::Usage)
+}
+
+/// The program's name and the verbs, and then all the rest with the options that stood before a verb: clap forgets
+/// what is given before a verb where the same is given after it.
+fn verbs_first(
+    command: &Command,
+    argv: impl IntoIterator<Item = OsString>,
+) -> (Vec<OsString>, Vec<OsString>) {
+    let mut argv = argv.into_iter();
+    let mut verbs: Vec<OsString> = argv.next().into_iter().collect();
+    let mut options = Vec::new();
+    let mut here = command;
+    while let Some(word) = argv.next() {
+        let verb = word
+            .to_str()
+            .and_then(|word| here.get_subcommands().find(|verb| verb.get_name() == word));
+        if let Some(verb) = verb {
+            verbs.push(word);
+            here = verb;
+            continue;
+        }
+        let long = word.to_str().and_then(|word| word.strip_prefix("--"));
+        let name = long.map(|long| long.split('=').next().unwrap_or(long));
+        let is_setting = name.is_some_and(|name| option(command, name).is_some());
+        let has_value = long.is_some_and(|long| long.contains('='));
+        options.push(word);
+        if !is_setting {
+            break;
+        }
+        if !has_value {
+            options.extend(argv.next());
+        }
+    }
+    options.extend(argv);
+    (verbs, options)
 }
 
 fn is_typed(command: &Command, typed: &ArgMatches, name: &str) -> bool {
@@ -120,12 +157,7 @@ fn is_typed(command: &Command, typed: &ArgMatches, name: &str) -> bool {
 fn option<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
     command
         .get_arguments()
-        .find(|arg| arg.get_long() == Some(name) && takes_value(arg))
-}
-
-/// False for `--help` and `--version`, which are no settings.
-fn takes_value(arg: &Arg) -> bool {
-    matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
+        .find(|arg| arg.get_long() == Some(name) && is_setting(arg))
 }
 
 /// A variable of ours that we do not know is an error: in container files misspelt ones live for years.
@@ -260,7 +292,7 @@ fn nearest(command: &Command, wrong: &str) -> String {
     let wrong = wrong.to_ascii_lowercase().replace('_', "-");
     command
         .get_arguments()
-        .filter(|arg| takes_value(arg))
+        .filter(|arg| is_setting(arg))
         .filter_map(Arg::get_long)
         .filter(|name| *name != CONF)
         .min_by_key(|name| (edits(&wrong, name), Reverse(name.len())))
@@ -298,7 +330,7 @@ mod tests {
 
     #[test]
     fn help_and_version_are_no_settings() {
-        let mut command = Args::command();
+        let mut command = command();
         command.build();
         assert!(option(&command, "help").is_none());
         assert!(option(&command, "version").is_none());

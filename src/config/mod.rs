@@ -6,17 +6,47 @@ mod layers;
 #[cfg(test)]
 mod tests;
 mod values;
+mod verbs;
 
 use std::{ffi::OsString, fmt, path::PathBuf};
 
 use bitcoin::Network;
 
-use args::Settings;
+use args::{Args, Settings};
 pub use layers::Origin;
 pub use values::{BlockSourceChoice, LogFormat, LogLevels, PROTOCOL_VERSIONS, network_name};
+pub use verbs::{Command, Snapshot, Verify};
 
 /// The folder of all networks' indexes, within the platform's data directory.
 const DATA_FOLDER: &str = "ambra";
+
+/// What the process is to do, and how.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    pub command: Command,
+    pub config: Config,
+}
+
+impl Invocation {
+    /// From the process's own command line and environment.
+    pub fn from_process() -> Result<Self, ConfigError> {
+        Self::from_sources(std::env::args_os(), std::env::vars_os())
+    }
+
+    /// `argv` with the program's name first. Reads the file that `--conf` names, and nothing else.
+    pub fn from_sources<A, E>(argv: A, environment: E) -> Result<Self, ConfigError>
+    where
+        A: IntoIterator,
+        A::Item: Into<OsString>,
+        E: IntoIterator<Item = (OsString, OsString)>,
+    {
+        let argv = argv.into_iter().map(Into::into);
+        let args = layers::args(argv, environment)?;
+        let command = args.command.clone().unwrap_or(Command::Serve);
+        let config = Config::from_args(args)?;
+        Ok(Self { command, config })
+    }
+}
 
 /// What is in force. Paths and texts are as given, defaults filled in; what depends on the network
 /// is asked for with it, since it may only be known from the node.
@@ -94,23 +124,7 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// From the process's own command line and environment.
-    pub fn from_process() -> Result<Self, ConfigError> {
-        Self::from_sources(std::env::args_os(), std::env::vars_os())
-    }
-
-    /// `argv` with the program's name first. Reads the file that `--conf` names, and nothing else.
-    pub fn from_sources<A, E>(argv: A, environment: E) -> Result<Self, ConfigError>
-    where
-        A: IntoIterator,
-        A::Item: Into<OsString>,
-        E: IntoIterator<Item = (OsString, OsString)>,
-    {
-        let argv = argv.into_iter().map(Into::into);
-        Self::from_settings(layers::settings(argv, environment)?)
-    }
-
-    fn from_settings(settings: Settings) -> Result<Self, ConfigError> {
+    fn from_args(args: Args) -> Result<Self, ConfigError> {
         let Settings {
             network,
             daemon_dir,
@@ -131,7 +145,7 @@ impl Config {
             banner,
             log_level,
             log_format,
-        } = settings;
+        } = args.settings;
         let rpc_login = match (rpc_user, rpc_password) {
             (Some(user), Some(password)) => Some(RpcLogin { user, password }),
             (None, None) => None,
@@ -177,7 +191,10 @@ impl Config {
             protocol_max,
             server_name,
             banner,
-            log_levels: log_level.unwrap_or_default(),
+            log_levels: log_level.unwrap_or_else(|| match &args.command {
+                Some(command) if command.is_question() => LogLevels::only_warnings(),
+                Some(_) | None => LogLevels::default(),
+            }),
             log_format: log_format.unwrap_or_default(),
         })
     }
@@ -206,4 +223,20 @@ pub fn usual_port(network: Network) -> u16 {
         Network::Signet => 60601,
         Network::Regtest => 60401,
     }
+}
+
+/// Completions of the command line, for a shell to read.
+pub fn completions(shell: clap_complete::Shell) -> String {
+    let mut text = Vec::new();
+    let mut command = args::command();
+    clap_complete::generate(shell, &mut command, "ambra", &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The manual page, as roff.
+pub fn man_page() -> String {
+    let mut text = Vec::new();
+    // Writing to memory does not fail.
+    let _ = clap_mangen::Man::new(args::command()).render(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }

@@ -4,11 +4,15 @@ use super::*;
 
 /// A configuration from options and variables.
 fn config(options: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    invocation(options, environment).map(|invocation| invocation.config)
+}
+
+fn invocation(options: &[&str], environment: &[(&str, &str)]) -> Result<Invocation, ConfigError> {
     let argv = ["ambra"].iter().chain(options).map(OsString::from);
     let environment = environment
         .iter()
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    Config::from_sources(argv, environment)
+    Invocation::from_sources(argv, environment)
 }
 
 fn error(options: &[&str], environment: &[(&str, &str)]) -> String {
@@ -250,4 +254,74 @@ fn help_fits_a_terminal_and_names_the_exit_codes() {
     let help = error(&["--help"], &[]);
     assert!(help.contains("Exit codes"), "{help}");
     assert!(help.contains("--daemon-rpc-url"), "{help}");
+}
+
+#[test]
+fn without_a_verb_it_serves() {
+    assert_eq!(invocation(&[], &[]).unwrap().command, Command::Serve);
+    assert_eq!(invocation(&["sync"], &[]).unwrap().command, Command::Sync);
+}
+
+#[test]
+fn settings_stand_before_or_after_the_verb() {
+    let doctor = Command::Doctor { json: true };
+    for options in [
+        &["--network", "signet", "doctor", "--json"][..],
+        &["--network=signet", "doctor", "--json"],
+        &["doctor", "--network", "signet", "--json"],
+        &["doctor", "--json", "--network=signet"],
+    ] {
+        let invocation = invocation(options, &[]).unwrap();
+        assert_eq!(invocation.command, doctor, "{options:?}");
+        assert_eq!(invocation.config.network, Some(Network::Signet));
+    }
+    let snapshot = ["--db-dir", "/x", "snapshot", "--network=signet", "export"];
+    let snapshot = [&snapshot[..], &["--sync-memory", "64", "/y"]].concat();
+    let invocation = invocation(&snapshot, &[]).unwrap();
+    assert_eq!(invocation.config.db_root, PathBuf::from("/x"));
+    assert_eq!(invocation.config.network, Some(Network::Signet));
+    assert_eq!(invocation.config.sync_memory_bytes, 64 << 20);
+}
+
+#[test]
+fn a_setting_twice_is_refused_also_around_the_verb() {
+    for options in [
+        &["--network", "main", "--network", "signet", "sync"][..],
+        &["--network", "main", "sync", "--network", "signet"],
+        &["sync", "--network", "main", "--network", "signet"],
+    ] {
+        let error = error(options, &[]);
+        assert!(error.contains("multiple times"), "{options:?}: {error}");
+    }
+    let options = ["--listen=unix:/a", "sync", "--listen=unix:/b"];
+    let config = config(&options, &[]).unwrap();
+    assert_eq!(config.listen, ["unix:/a", "unix:/b"]);
+}
+
+#[test]
+fn a_verb_reads_the_other_layers_too() {
+    let file = file("network = \"signet\"\nsync-memory = 100");
+    for options in [
+        &["--conf", path(&file), "address", "--", "x"][..],
+        &["address", "x", "--conf", path(&file)],
+    ] {
+        let environment = [("AMBRA_SYNC_MEMORY", "200")];
+        let config = config(options, &environment).unwrap();
+        assert_eq!(config.network, Some(Network::Signet));
+        assert_eq!(config.sync_memory_bytes, 200 << 20);
+    }
+}
+
+#[test]
+fn a_word_that_is_no_verb_names_the_nearest() {
+    let error = error(&["dokter"], &[]);
+    assert!(error.contains("'doctor'"), "{error}");
+}
+
+#[test]
+fn a_verbs_help_is_about_the_verb() {
+    let help = error(&["doctor", "--help"], &[]);
+    assert!(help.contains("--json"), "{help}");
+    assert!(!help.contains("--daemon-rpc-url"), "{help}");
+    assert!(help.contains("ambra --help"), "{help}");
 }

@@ -202,7 +202,6 @@ pub(super) fn listen_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// `1.4`, `1.4.2`: numbers and dots.
 /// The versions that may be the newest one offered. The method table has them too; a test of the joiner keeps
 /// the two alike.
 pub const PROTOCOL_VERSIONS: [&str; 10] = [
@@ -253,6 +252,13 @@ impl Default for LogLevels {
 }
 
 impl LogLevels {
+    pub(super) fn only_warnings() -> Self {
+        Self {
+            all: LevelFilter::WARN,
+            rooms: Vec::new(),
+        }
+    }
+
     /// As a filter of what is logged.
     ///
     /// # Security

@@ -1,0 +1,189 @@
+//! Finding the node, and the best way to its blocks.
+
+use std::{path::Path, time::Duration};
+
+use super::RunError;
+use crate::{
+    config::{self, BlockSourceChoice, Config},
+    daemon::{
+        discover::{self, NodeLocation},
+        files::BlockFiles,
+        rest::Rest,
+        rpc::{Rpc, RpcError},
+        source::{BlockSource, SourceKind},
+    },
+};
+
+/// Between two looks for a node that is away.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// What the person said about the node.
+pub(super) fn wanted(config: &Config) -> discover::Wanted {
+    discover::Wanted {
+        network: config.network,
+        daemon_dir: config.daemon_dir.clone(),
+        rpc_url: config.daemon_rpc_url.clone(),
+        cookie_file: config.cookie_file.clone(),
+        user_password: config
+            .rpc_login
+            .clone()
+            .map(|login| (login.user, login.password)),
+        blocks_dir: config.blocks_dir.clone(),
+    }
+}
+
+/// Looks for the node until it answers.
+pub(super) async fn find_node(config: &Config) -> Result<NodeLocation, RunError> {
+    let wanted = wanted(config);
+    let mut told = String::new();
+    loop {
+        let wanted = wanted.clone();
+        let found = tokio::task::spawn_blocking(move || discover::discover(&wanted)).await;
+        match found.map_err(RunError::of)? {
+            Ok(node) => {
+                tracing::info!(
+                    "the node at {} is on {}",
+                    node.rpc_url,
+                    config::network_name(node.network)
+                );
+                return Ok(node);
+            }
+            Err(error) if error.is_passing() => {
+                let text = error.to_string();
+                if text != told {
+                    tracing::warn!("{text}; waiting for it");
+                    told = text;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            Err(error) => return Err(RunError::of(error)),
+        }
+    }
+}
+
+/// Asks the node until it answers; a refusal is an error.
+pub(super) async fn ask<T: Send + 'static>(
+    question: impl Fn() -> Result<T, RpcError> + Clone + Send + 'static,
+) -> Result<T, RunError> {
+    let mut told = String::new();
+    loop {
+        let question = question.clone();
+        match tokio::task::spawn_blocking(question)
+            .await
+            .map_err(RunError::of)?
+        {
+            Ok(answer) => return Ok(answer),
+            Err(RpcError::Unavailable(text)) => {
+                if text != told {
+                    tracing::warn!("{text}; waiting for the node");
+                    told = text;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            Err(error) => return Err(RunError::of(error)),
+        }
+    }
+}
+
+/// The best source that works, or the one that was asked for.
+pub(super) fn block_source(
+    choice: BlockSourceChoice,
+    blocks_dir: Option<&Path>,
+    rpc_url: &str,
+    rpc: Rpc,
+) -> Result<BlockSource, RunError> {
+    let files = || {
+        let folder = blocks_dir.ok_or_else(|| {
+            RunError(
+                "the node's block files are not on this machine (or say where with --blocks-dir)"
+                    .into(),
+            )
+        })?;
+        let files = BlockFiles::open(folder).map_err(RunError::of)?;
+        belong_to(&files, &rpc)?;
+        Ok(files)
+    };
+    let rest = || {
+        let rest = Rest::new(rpc_url);
+        match rest.available() {
+            Ok(true) => Ok(rest),
+            Ok(false) => Err(RunError(
+                "the node has no REST service that tells what blocks spend: put rest=1 into bitcoin.conf \
+                 (Bitcoin Core 30 or newer)"
+                    .into(),
+            )),
+            Err(error) => Err(RunError::of(error)),
+        }
+    };
+    let source = match choice {
+        BlockSourceChoice::Files => BlockSource::new(Some(files()?), rest().ok(), rpc.clone()),
+        BlockSourceChoice::Rest => BlockSource::new(None, Some(rest()?), rpc),
+        BlockSourceChoice::Rpc => BlockSource::new(None, None, rpc),
+        BlockSourceChoice::Auto => {
+            let files = files()
+                .inspect_err(|why| tracing::info!("not by block files: {why}"))
+                .ok();
+            let rest = rest()
+                .inspect_err(|why| match files {
+                    Some(_) => tracing::debug!("not by REST: {why}"),
+                    None => tracing::info!("not by REST: {why}"),
+                })
+                .ok();
+            BlockSource::new(files, rest, rpc.clone())
+        }
+    };
+    let detail = match (source.kind(), source.files()) {
+        (SourceKind::Files, Some(files)) => format!(
+            " ({}{})",
+            files.folder().display(),
+            if files.is_xored() { ", XORed" } else { "" }
+        ),
+        _ => String::new(),
+    };
+    tracing::info!("blocks come by {}{detail}", source.kind().name());
+    Ok(source)
+}
+
+/// The files are this node's: it knows a block that lies in them.
+fn belong_to(files: &BlockFiles, rpc: &Rpc) -> Result<(), RunError> {
+    let number = files
+        .numbers()
+        .map_err(RunError::of)?
+        .first()
+        .copied()
+        .unwrap_or(0);
+    let (blocks, _) = files.scan(number, 0).map_err(RunError::of)?;
+    let known = blocks
+        .first()
+        .map(|block| rpc.block_header_info(&block.hash));
+    match known {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(RpcError::Unavailable(text))) => Err(RunError(text)),
+        Some(Err(_)) | None => Err(RunError(format!(
+            "{} holds another node's blocks",
+            files.folder().display()
+        ))),
+    }
+}
+
+/// The host of `http://HOST:PORT`.
+pub(super) fn host_of(url: &str) -> &str {
+    let host = url.strip_prefix("http://").unwrap_or(url);
+    let host = host.split('/').next().unwrap_or(host);
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_is_what_stands_before_the_port() {
+        assert_eq!(host_of("http://127.0.0.1:8332"), "127.0.0.1");
+        assert_eq!(host_of("http://[::1]:8332/"), "[::1]");
+        assert_eq!(host_of("http://node"), "node");
+    }
+}

@@ -1,0 +1,273 @@
+//! The server: all rooms joined, and run until they are told to stop.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bitcoin::Network;
+use tokio::sync::{oneshot, watch};
+
+use super::{
+    RunError,
+    listen::{listen, services},
+    node::{ask, block_source, find_node, host_of},
+};
+use crate::{
+    chain,
+    config::Config,
+    daemon,
+    daemon::{
+        rpc::{Rpc, RpcConfig},
+        zmq::ZmqFeed,
+    },
+    electrum,
+    index::Index,
+    server::{self, Listener},
+    state::{State, StateLimits},
+    sync::{
+        Stats, Stop, SyncError,
+        start::FirstSync,
+        tip::{self, Wake, Waker, Wakes, Writer},
+    },
+};
+
+/// How long the writer has to end when Ambra stops; what it was doing is done again next time.
+const WRITER_STOP: Duration = Duration::from_millis(1500);
+
+/// How often it is looked whether ZMQ still tells of the mempool.
+const ZMQ_LOOK: Duration = Duration::from_secs(1);
+
+/// Serves until `shutdown` turns true or something that waiting cannot mend has failed.
+pub(super) async fn run(
+    config: &Config,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let joined = tokio::select! {
+        joined = join(config) => joined?,
+        // An error: the sender is gone, which is as good a reason to stop.
+        _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
+    };
+    serve(joined, shutdown).await
+}
+
+/// All parts, joined but not yet at work.
+struct Joined {
+    listeners: Vec<Listener>,
+    shared: server::Shared,
+    first_sync: FirstSync,
+    writer: Writer,
+    waker: Waker,
+    wakes: Wakes,
+    zmq: Option<(ZmqFeed, tokio::sync::mpsc::Receiver<daemon::zmq::ZmqEvent>)>,
+    rpc: Rpc,
+    index: Arc<Index>,
+    stop: Stop,
+}
+
+async fn join(config: &Config) -> Result<Joined, RunError> {
+    let node = find_node(config).await?;
+    let rpc = Rpc::new(RpcConfig {
+        url: node.rpc_url.clone(),
+        auth: node.auth.clone(),
+        timeout: RpcConfig::TIMEOUT,
+    });
+    let genesis = {
+        let rpc = rpc.clone();
+        ask(move || rpc.block_hash(0).and_then(|hash| rpc.block_header(&hash))).await?
+    };
+    let network = node.network;
+    let db_dir = config.db_dir(network);
+    let (source_choice, blocks_dir, url) = (
+        config.block_source,
+        node.blocks_dir.clone(),
+        node.rpc_url.clone(),
+    );
+    let limits = StateLimits {
+        cache_bytes: config.cache_memory_bytes,
+        ..StateLimits::default()
+    };
+    let opened_rpc = rpc.clone();
+    let opening = tokio::task::spawn_blocking(move || {
+        let index = Index::open(&db_dir, &chain::block_hash(&genesis)).map_err(RunError::of)?;
+        let source = block_source(source_choice, blocks_dir.as_deref(), &url, opened_rpc)?;
+        let (index, source) = (Arc::new(index), Arc::new(source));
+        let state =
+            State::new(index.clone(), source.clone(), genesis, limits).map_err(RunError::of)?;
+        Ok((index, source, state))
+    });
+    let (index, source, state) = opening.await.map_err(RunError::of)??;
+    if index.tip().map_err(RunError::of)?.is_none() {
+        state.set_progress(Some("indexing: about to begin".to_owned()));
+    } else {
+        state.set_progress(Some("indexing: catching up with the node".to_owned()));
+    }
+    let listeners = listen(config, network, index.path()).await?;
+    let backend = electrum::Live {
+        state: state.clone(),
+        rpc: rpc.clone(),
+        stats: Arc::default(),
+    };
+    let shared = server::Shared {
+        backend: Arc::new(backend),
+        settings: Arc::new(settings(config, network, services(&listeners))?),
+        limits: server::Limits::default(),
+        stats: Arc::default(),
+    };
+    let stop = Stop::default();
+    let stats = Arc::<Stats>::default();
+    let (waker, wakes) = tip::wakes();
+    let notifications = {
+        let rpc = rpc.clone();
+        ask(move || rpc.zmq_notifications()).await?
+    };
+    let zmq = ZmqFeed::start(&notifications, host_of(rpc.url()));
+    Ok(Joined {
+        listeners,
+        shared,
+        first_sync: FirstSync {
+            index: index.clone(),
+            source: source.clone(),
+            rpc: rpc.clone(),
+            state: state.clone(),
+            network,
+            memory: config.sync_memory_bytes,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            stop: stop.clone(),
+            stats: stats.clone(),
+        },
+        writer: Writer::new(
+            index.clone(),
+            source,
+            rpc.clone(),
+            state,
+            stop.clone(),
+            stats,
+        ),
+        waker,
+        wakes,
+        zmq,
+        rpc,
+        index,
+        stop,
+    })
+}
+
+/// Writer and server, until one of them ends or all are told to stop.
+async fn serve(joined: Joined, mut shutdown: watch::Receiver<bool>) -> Result<(), RunError> {
+    let Joined {
+        listeners,
+        shared,
+        first_sync,
+        mut writer,
+        waker,
+        wakes,
+        zmq,
+        rpc,
+        index,
+        stop,
+    } = joined;
+    let hears_mempool = wakes.hears_mempool.clone();
+    let (ended, mut writer_end) = oneshot::channel();
+    let spawned = std::thread::Builder::new()
+        .name("writer".to_owned())
+        .spawn(move || {
+            let result = first_sync.run().and_then(|()| writer.run(&wakes));
+            // Nobody listens any more where Ambra stops.
+            let _ = ended.send(result);
+        });
+    spawned.map_err(|error| RunError(format!("cannot start a thread: {error}")))?;
+    let hears_blocks = zmq.is_some();
+    let forwarding = zmq.map(|(feed, mut events)| {
+        let waker = waker.clone();
+        tokio::spawn(async move {
+            let mut look = tokio::time::interval(ZMQ_LOOK);
+            loop {
+                tokio::select! {
+                    event = events.recv() => match event {
+                        Some(event) => {
+                            hears_mempool.store(feed.hears_mempool(), Ordering::Relaxed);
+                            waker.wake(Wake::Zmq(event));
+                        }
+                        None => return,
+                    },
+                    _ = look.tick() => hears_mempool.store(feed.hears_mempool(), Ordering::Relaxed),
+                }
+            }
+        })
+    });
+    if !hears_blocks {
+        let (waker, stop) = (waker.clone(), stop.clone());
+        let polling = move || tip::long_poll(&rpc, &waker, &stop);
+        let spawned = std::thread::Builder::new()
+            .name("long-poll".to_owned())
+            .spawn(polling);
+        spawned.map_err(|error| RunError(format!("cannot start a thread: {error}")))?;
+    }
+    let (stop_server, server_stop) = watch::channel(false);
+    let serving = server::run(listeners, shared, server_stop);
+    tokio::pin!(serving);
+    let result = tokio::select! {
+        served = &mut serving => return served.map_err(RunError::of),
+        end = &mut writer_end => match end {
+            Ok(Ok(()) | Err(SyncError::Stopped)) => Ok(()),
+            Ok(Err(error)) => Err(RunError::of(error)),
+            Err(_) => Err(RunError("the writer panicked".to_owned())),
+        },
+        _ = shutdown.wait_for(|stop| *stop) => Ok(()),
+    };
+    stop.set();
+    waker.wake(Wake::Stop);
+    // The server gets the sign too; it may be gone already.
+    let _ = stop_server.send(true);
+    let writer_ended = async {
+        if !writer_end.is_terminated() {
+            let _ = tokio::time::timeout(WRITER_STOP, &mut writer_end).await;
+        }
+    };
+    let (served, ()) = tokio::join!(serving, writer_ended);
+    if let Some(task) = forwarding {
+        task.abort();
+    }
+    index.flush().map_err(RunError::of)?;
+    served.map_err(RunError::of)?;
+    result
+}
+
+fn settings(
+    config: &Config,
+    network: Network,
+    services: Vec<electrum::Service>,
+) -> Result<electrum::Settings, RunError> {
+    let mut settings = electrum::Settings {
+        network,
+        services,
+        ..electrum::Settings::default()
+    };
+    if let Some(name) = &config.server_name {
+        settings.server_name = name.clone();
+    }
+    if let Some(banner) = &config.banner {
+        settings.banner = banner.clone();
+    }
+    if let Some(version) = &config.protocol_max {
+        settings.protocol_max = version.parse().map_err(|_| {
+            RunError(format!(
+                "--protocol-max {version}: no protocol version, like 1.6"
+            ))
+        })?;
+    }
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn each_protocol_version_that_may_be_set_is_one_that_is_spoken() {
+        let settable = config::PROTOCOL_VERSIONS.map(|text| text.parse().ok());
+        assert_eq!(settable, electrum::Version::DEFINED.map(Some));
+    }
+}
