@@ -1,4 +1,9 @@
 //! A client's session, without its socket.
+//!
+//! Here requests are answered. `acts`: methods that change the session. `tell`: what it tells without being asked.
+
+mod acts;
+mod tell;
 
 use std::{
     collections::HashMap,
@@ -8,31 +13,27 @@ use std::{
     },
 };
 
-use bitcoin::{BlockHash, OutPoint};
+use bitcoin::BlockHash;
 use serde_json::value::RawValue;
 
-use crate::{
-    chain::{ScriptHash, Status},
-    state::{Changed, OutpointStatus},
-};
+use crate::chain::{ScriptHash, Status};
 
 use super::{
     Refusal, Settings,
     answers::{
-        headers::{TipShape, write_tip},
-        scripts::{outpoint, write_outpoint_status, write_status},
+        headers::TipShape,
+        scripts::{outpoint, write_status},
     },
     backend::{Backend, Listener},
     batch::{Batch, Slot},
     job::{Asker, Done, Job, Lane, Learned, Ticket, Work},
-    json,
     message::{self, Form, Message, ReplyTo, Request},
     methods::{self, Call, Cost, Method},
     outbox::Outbox,
     params::{Arg, Args},
-    stats::{Asked, Told, Way},
-    subscribed::{Names, Next, Subscribed},
-    version::{Offer, Speaks, Version},
+    stats::{Asked, Way},
+    subscribed::{Names, Subscribed},
+    version::Speaks,
 };
 
 /// Requests of one batch that are answered on the spot; what follows goes to the pool, so that a
@@ -195,21 +196,6 @@ impl Session {
             out.push(batch.into_line());
         } else {
             self.batches.insert(number, batch);
-        }
-    }
-
-    /// Where notifications go: behind the replies that subscribed to them, which a batch may still hold.
-    fn notifications<'a>(&'a mut self, out: &'a mut Outbox) -> &'a mut Vec<u8> {
-        if self.batches.values().any(|batch| batch.subscribes) {
-            &mut self.held
-        } else {
-            out.tail()
-        }
-    }
-
-    fn release(&mut self, out: &mut Outbox) {
-        if !self.held.is_empty() && !self.batches.values().any(|batch| batch.subscribes) {
-            out.push(std::mem::take(&mut self.held));
         }
     }
 
@@ -448,315 +434,6 @@ impl Session {
                 status,
             } => self.learn_outpoint(&outpoint, status, replied, out, jobs),
         }
-    }
-
-    /// Keeps what a client was told of a script, and tells what it was not: now, or without `out` behind
-    /// the reply that is being written.
-    fn learn_status(
-        &mut self,
-        script: &ScriptHash,
-        status: Result<Option<Status>, Refusal>,
-        replied: Option<Names>,
-        out: Option<&mut Outbox>,
-        jobs: &mut Vec<Job>,
-    ) {
-        if let (None, Err(Refusal::TooLarge { limit })) = (replied, &status) {
-            // The client could not be told of this change, and must not believe there was none.
-            tracing::warn!("a subscribed history grew over {limit} entries: its session ends");
-            self.is_closing = true;
-        }
-        let status = status.ok();
-        match self.subscribed.script_answered(script, status, replied) {
-            Next::Nothing => {}
-            Next::Forget => {
-                self.listener.unsubscribe(script);
-                return;
-            }
-            Next::Tell(names) => match out {
-                Some(out) => self.tell_script(script, names, out),
-                None => self.tell_next.push((*script, names)),
-            },
-        }
-        if status.is_some() && self.subscribed.is_script_stale(script) {
-            self.look_again(*script, jobs);
-        }
-    }
-
-    fn look_again(&self, script: ScriptHash, jobs: &mut Vec<Job>) {
-        let work = Work::Status { script, name: None };
-        jobs.push(self.job(Lane::Short, work, Ticket::default()));
-    }
-
-    fn learn_outpoint(
-        &mut self,
-        outpoint: &OutPoint,
-        status: Result<OutpointStatus, Refusal>,
-        replied: bool,
-        out: &mut Outbox,
-        jobs: &mut Vec<Job>,
-    ) {
-        let status = status.ok();
-        match self
-            .subscribed
-            .outpoint_answered(outpoint, status.as_ref(), replied)
-        {
-            Next::Nothing => {}
-            Next::Forget => {
-                self.listener.unwatch(outpoint);
-                return;
-            }
-            Next::Tell(_) => {
-                if let Some(status) = &status {
-                    let form = self.form;
-                    self.asker.backend.stats().notified(Told::Outpoint);
-                    let tail = self.notifications(out);
-                    notify(tail, form, "blockchain.outpoint.subscribe", |out| {
-                        json::txid(out, &outpoint.txid);
-                        out.push(b',');
-                        json::integer(out, outpoint.vout);
-                        out.push(b',');
-                        write_outpoint_status(out, status);
-                    });
-                }
-            }
-        }
-        if status.is_some()
-            && let Some(script) = self.subscribed.is_outpoint_stale(outpoint)
-        {
-            self.look_at_outpoint(*outpoint, script, jobs);
-        }
-    }
-
-    fn look_at_outpoint(&self, outpoint: OutPoint, script: ScriptHash, jobs: &mut Vec<Job>) {
-        let work = Work::Outpoint {
-            outpoint,
-            script,
-            replied: false,
-        };
-        jobs.push(self.job(Lane::Short, work, Ticket::default()));
-    }
-
-    /// Takes a change: what differs from what was last told is told.
-    pub fn on_change(&mut self, changed: Changed, out: &mut Outbox, jobs: &mut Vec<Job>) {
-        if changed.tip {
-            self.tell_tip(out);
-        }
-        for script in &changed.scripts {
-            self.look(script, out, jobs);
-        }
-        for outpoint in &changed.outpoints {
-            if let Some(script) = self.subscribed.outpoint_changed(outpoint) {
-                self.look_at_outpoint(*outpoint, script, jobs);
-            }
-        }
-        self.look_again_at_all(out, jobs);
-    }
-
-    /// Looks again at what could not be looked at when it changed: with the next change, and with a
-    /// tick of the clock now and then.
-    pub fn look_again_at_all(&mut self, out: &mut Outbox, jobs: &mut Vec<Job>) {
-        let unanswered = self.subscribed.take_unanswered();
-        for script in unanswered.scripts {
-            self.look(&script, out, jobs);
-        }
-        for outpoint in unanswered.outpoints {
-            if let Some(script) = self.subscribed.outpoint_changed(&outpoint) {
-                self.look_at_outpoint(outpoint, script, jobs);
-            }
-        }
-    }
-
-    fn look(&mut self, script: &ScriptHash, out: &mut Outbox, jobs: &mut Vec<Job>) {
-        if !self.subscribed.script_changed(script) {
-            return;
-        }
-        match self.status_from_memory(script) {
-            None => self.look_again(*script, jobs),
-            Some(status) => self.learn_status(script, status, None, Some(out), jobs),
-        }
-    }
-
-    fn tell_tip(&mut self, out: &mut Outbox) {
-        if self.tip.shape.is_none() && !self.tip.height {
-            return;
-        }
-        let tip = self.asker.backend.answers().tip();
-        if self.tip.told.replace(tip.hash) == Some(tip.hash) {
-            return;
-        }
-        let (form, shape, height) = (self.form, self.tip.shape, self.tip.height);
-        self.asker.backend.stats().notified(Told::Tip);
-        let tail = self.notifications(out);
-        if let Some(shape) = shape {
-            notify(tail, form, "blockchain.headers.subscribe", |out| {
-                write_tip(out, &tip, shape)
-            });
-        }
-        if height {
-            notify(tail, form, "blockchain.numblocks.subscribe", |out| {
-                json::integer(out, tip.height);
-            });
-        }
-    }
-
-    fn tell_script(&mut self, script: &ScriptHash, names: Names, out: &mut Outbox) {
-        let form = self.form;
-        self.asker.backend.stats().notified(Told::Script);
-        let status = self.subscribed.told(script);
-        let addresses = match names.contains(Names::ADDRESS) {
-            true => self.subscribed.addresses(script).to_vec(),
-            false => Vec::new(),
-        };
-        let tail = self.notifications(out);
-        for (name, method) in [
-            (Names::SCRIPT_HASH, "blockchain.scripthash.subscribe"),
-            (Names::SCRIPT, "blockchain.scriptpubkey.subscribe"),
-        ] {
-            if names.contains(name) {
-                notify(tail, form, method, |out| {
-                    json::hash(out, &script.0);
-                    out.push(b',');
-                    write_status(out, status.as_ref());
-                });
-            }
-        }
-        for address in addresses {
-            notify(tail, form, "blockchain.address.subscribe", |out| {
-                json::text(out, &address);
-                out.push(b',');
-                write_status(out, status.as_ref());
-            });
-        }
-    }
-}
-
-/// Writes a notification, with its newline.
-fn notify(out: &mut Vec<u8>, form: Form, method: &str, params: impl FnOnce(&mut Vec<u8>)) {
-    out.extend_from_slice(match form {
-        Form::V1 => b"{\"id\":null,\"method\":\"".as_slice(),
-        Form::V2 => b"{\"jsonrpc\":\"2.0\",\"method\":\"",
-    });
-    out.extend_from_slice(method.as_bytes());
-    out.extend_from_slice(b"\",\"params\":[");
-    params(out);
-    out.extend_from_slice(b"]}\n");
-}
-
-/// Methods that change the session.
-impl Session {
-    /// `server.version(client_name="", protocol_version="1.4")`
-    pub(super) fn negotiate(&mut self, args: &Args, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        if matches!(self.speaks, Speaks::Agreed(version) if version >= Version::V1_4) {
-            return Err(Refusal::Bad("server.version already sent".to_owned()));
-        }
-        let offer = match args.get(1) {
-            Arg::Offer(offer) => *offer,
-            _ => Offer::only(Version::UNSAID),
-        };
-        let max = self.asker.settings.newest();
-        // From 1.6 on it "must be the first message sent"; a client that said something else before
-        // gets an older version, if it speaks one.
-        let chosen = if self.has_spoken {
-            offer.choose(max.min(Version::V1_4_3))
-        } else {
-            offer.choose(max)
-        };
-        let Some(version) = chosen else {
-            self.is_closing = true;
-            return Err(Refusal::Bad(if offer.choose(max).is_some() {
-                "server.version must be the first message".to_owned()
-            } else {
-                format!(
-                    "unsupported protocol version: this server speaks {} to {max}",
-                    Version::MIN
-                )
-            }));
-        };
-        self.speaks = Speaks::Agreed(version);
-        let name = &self.asker.settings.server_name;
-        if version < Version::V1_1 {
-            json::text(out, name);
-            return Ok(());
-        }
-        out.push(b'[');
-        json::text(out, name);
-        out.push(b',');
-        json::text(out, &version.to_string());
-        out.push(b']');
-        Ok(())
-    }
-
-    /// `blockchain.headers.subscribe(raw)`: 1.0 and 1.1 know only deserialized headers, in 1.2 they are
-    /// the default, in 1.3 raw ones are, and 1.4 knows no others. A session that agreed on no version gets
-    /// the members of both unless it asks for one.
-    pub(super) fn subscribe_headers(
-        &mut self,
-        args: &Args,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Refusal> {
-        let shape = match (args.get(0), self.speaks) {
-            (Arg::Flag(true), _) => TipShape::Raw,
-            (Arg::Flag(false), _) => TipShape::Deserialized,
-            (_, Speaks::Anything) => TipShape::Both,
-            (_, Speaks::Agreed(version)) if version < Version::V1_3 => TipShape::Deserialized,
-            (_, Speaks::Agreed(_)) => TipShape::Raw,
-        };
-        self.listener.watch_tip();
-        let tip = self.asker.backend.answers().tip();
-        self.tip.shape = Some(shape);
-        self.tip.told = Some(tip.hash);
-        write_tip(out, &tip, shape);
-        Ok(())
-    }
-
-    /// `blockchain.numblocks.subscribe()`
-    pub(super) fn subscribe_height(&mut self, _: &Args, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        self.listener.watch_tip();
-        let tip = self.asker.backend.answers().tip();
-        self.tip.height = true;
-        self.tip.told = Some(tip.hash);
-        json::integer(out, tip.height);
-        Ok(())
-    }
-
-    pub(super) fn unsubscribe_script_hash(
-        &mut self,
-        args: &Args,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Refusal> {
-        self.unsubscribe(&args.script(0)?, Names::SCRIPT_HASH, out);
-        Ok(())
-    }
-
-    pub(super) fn unsubscribe_script(
-        &mut self,
-        args: &Args,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Refusal> {
-        self.unsubscribe(&args.script(0)?, Names::SCRIPT, out);
-        Ok(())
-    }
-
-    fn unsubscribe(&mut self, script: &ScriptHash, name: Names, out: &mut Vec<u8>) {
-        let (was_subscribed, is_last) = self.subscribed.unsubscribe_script(script, name);
-        if is_last {
-            self.listener.unsubscribe(script);
-        }
-        json::boolean(out, was_subscribed);
-    }
-
-    pub(super) fn unsubscribe_outpoint(
-        &mut self,
-        args: &Args,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Refusal> {
-        let outpoint = outpoint(args)?;
-        let was_subscribed = self.subscribed.unsubscribe_outpoint(&outpoint);
-        if was_subscribed {
-            self.listener.unwatch(&outpoint);
-        }
-        json::boolean(out, was_subscribed);
-        Ok(())
     }
 }
 

@@ -3,13 +3,18 @@
 //! A candidate belongs to the script if one of its outputs pays it, or one of its inputs spends an output
 //! that was found to pay it. So outputs are matched in any order, by several threads, and inputs in chain
 //! order, by one.
+//!
+//! Here transactions are read. `board` shares a long history among threads, `merge` puts together what they
+//! read, `found` is what comes of it.
+
+mod board;
+mod found;
+mod merge;
 
 use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
     ops::ControlFlow,
     sync::{
-        Condvar, Mutex, OnceLock,
+        OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -19,13 +24,16 @@ use bitcoin::{OutPoint, Txid};
 use super::{
     Ask, QueryError,
     archive::{Archive, Places},
-    lock,
     table::{BlockTable, TableBlock},
 };
 use crate::{
-    chain::{Confirmed, ScriptHash, StatusHasher, TxNum, TxView, is_unspendable},
+    chain::{ScriptHash, TxNum, TxView, is_unspendable},
     index::TxPlace,
 };
+
+use board::{Board, StopBoard, Turn};
+pub(super) use found::{Addition, Found, OutPoints};
+use merge::Merge;
 
 /// Candidates that one thread reads in one go.
 const PIECE: usize = 512;
@@ -69,125 +77,6 @@ impl Drop for TakenHelpers<'_> {
         self.helpers.free.fetch_add(self.count, Ordering::AcqRel);
     }
 }
-
-/// A confirmed output that nothing confirmed spends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Coin {
-    pub txid: Txid,
-    pub vout: u32,
-    /// The number of its transaction.
-    pub tx: TxNum,
-    /// In satoshis.
-    pub value: u64,
-}
-
-impl Coin {
-    pub fn outpoint(&self) -> OutPoint {
-        OutPoint {
-            txid: self.txid,
-            vout: self.vout,
-        }
-    }
-}
-
-/// What the confirmed transactions say of a script.
-#[derive(Clone, Default)]
-pub(super) struct Found {
-    pub confirmed: std::sync::Arc<Vec<Confirmed>>,
-    /// By transaction, then output.
-    pub coins: Vec<Coin>,
-    /// The coins' sum, in satoshis.
-    pub balance: u64,
-    /// After all of `confirmed`.
-    pub hasher: StatusHasher,
-    /// The number of the last of `confirmed`.
-    pub last: Option<TxNum>,
-    /// The locking script, once it has been seen.
-    pub script: Option<Box<[u8]>>,
-}
-
-/// What later transactions add to [`Found`].
-#[derive(Default)]
-pub(super) struct Addition {
-    confirmed: Vec<Confirmed>,
-    /// Old coins that are spent.
-    spent: OutPoints<()>,
-    /// New coins, in order.
-    coins: Vec<Coin>,
-    balance: u64,
-    hasher: StatusHasher,
-    last: Option<TxNum>,
-    script: Option<Box<[u8]>>,
-}
-
-impl Addition {
-    pub fn is_empty(&self) -> bool {
-        self.confirmed.is_empty()
-    }
-}
-
-impl Found {
-    pub fn add(&mut self, addition: Addition) {
-        if addition.confirmed.is_empty() {
-            return;
-        }
-        if self.confirmed.is_empty() {
-            self.confirmed = std::sync::Arc::new(addition.confirmed);
-        } else {
-            // Copies only where an answer is being written from the old history at this moment.
-            std::sync::Arc::make_mut(&mut self.confirmed).extend(addition.confirmed);
-        }
-        if !addition.spent.is_empty() {
-            self.coins
-                .retain(|coin| !addition.spent.contains_key(&coin.outpoint()));
-        }
-        if self.coins.is_empty() {
-            self.coins = addition.coins;
-        } else {
-            self.coins.extend(addition.coins);
-        }
-        self.balance = addition.balance;
-        self.hasher = addition.hasher;
-        self.last = addition.last;
-        self.script = addition.script;
-    }
-
-    /// Memory behind the pointers, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.confirmed.capacity() * size_of::<Confirmed>()
-            + self.coins.capacity() * size_of::<Coin>()
-            + self.script.as_ref().map_or(0, |script| script.len())
-    }
-}
-
-/// A txid is a hash already: eight of its bytes are as good as any function of them. To make many
-/// outpoints of one script fall together, one would have to find many transactions whose ids share 64 bits.
-#[derive(Clone, Copy, Default)]
-pub(super) struct OutPointHasher(u64);
-
-impl Hasher for OutPointHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some((eight, _)) = bytes.split_first_chunk() {
-            self.0 ^= u64::from_le_bytes(*eight);
-        }
-    }
-
-    fn write_u32(&mut self, vout: u32) {
-        // An odd factor: different outputs of one transaction stay different.
-        self.0 = self
-            .0
-            .wrapping_add(u64::from(vout).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    }
-
-    /// The length of the array that comes next says nothing.
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-pub(super) type OutPoints<V> = HashMap<OutPoint, V, BuildHasherDefault<OutPointHasher>>;
 
 /// What a question is put to.
 pub(super) struct Reader<'a> {
@@ -446,248 +335,6 @@ impl Reader<'_> {
             search(&mut candidates)?;
         }
         Ok(spender)
-    }
-}
-
-/// Pieces in the making.
-struct Board {
-    inside: Mutex<BoardInside>,
-    changed: Condvar,
-}
-
-struct BoardInside {
-    /// The first piece that nobody has taken.
-    untaken: usize,
-    /// The piece that is to be merged next.
-    merged: usize,
-    pieces: Vec<Option<Result<Piece, QueryError>>>,
-    is_stopped: bool,
-}
-
-enum Turn<'a> {
-    Merge(Result<Piece, QueryError>),
-    Read(Taken<'a>),
-}
-
-/// A piece that this thread is to read. Others wait for it: so it is put back in any case.
-struct Taken<'a> {
-    board: &'a Board,
-    at: usize,
-}
-
-impl Taken<'_> {
-    fn put(self, piece: Result<Piece, QueryError>) {
-        lock(&self.board.inside).pieces[self.at] = Some(piece);
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        lock(&self.board.inside).pieces[self.at]
-            .get_or_insert_with(|| Err(QueryError::Unavailable("a reader failed".to_owned())));
-        self.board.changed.notify_all();
-    }
-}
-
-impl BoardInside {
-    fn take(&mut self) -> Option<usize> {
-        let may_take =
-            self.untaken < self.pieces.len() && self.untaken <= self.merged + PIECES_AHEAD;
-        may_take.then(|| {
-            self.untaken += 1;
-            self.untaken - 1
-        })
-    }
-}
-
-impl Board {
-    fn new(pieces: &[Vec<TxNum>]) -> Board {
-        Board {
-            inside: Mutex::new(BoardInside {
-                untaken: 0,
-                merged: 0,
-                pieces: pieces.iter().map(|_| None).collect(),
-                is_stopped: false,
-            }),
-            changed: Condvar::new(),
-        }
-    }
-
-    /// A piece to read; `None` when there is no more to do.
-    fn take_or_wait(&self) -> Option<Taken<'_>> {
-        let mut inside = lock(&self.inside);
-        loop {
-            if inside.is_stopped || inside.untaken == inside.pieces.len() {
-                return None;
-            }
-            if let Some(at) = inside.take() {
-                return Some(Taken { board: self, at });
-            }
-            inside = wait(&self.changed, inside);
-        }
-    }
-
-    /// The piece that is next in order, or one to read meanwhile.
-    fn get_or_take(&self, next: usize) -> Turn<'_> {
-        let mut inside = lock(&self.inside);
-        inside.merged = next;
-        self.changed.notify_all();
-        loop {
-            if let Some(piece) = inside.pieces[next].take() {
-                return Turn::Merge(piece);
-            }
-            if let Some(at) = inside.take() {
-                return Turn::Read(Taken { board: self, at });
-            }
-            inside = wait(&self.changed, inside);
-        }
-    }
-}
-
-fn wait<'a, T>(
-    condition: &Condvar,
-    guard: std::sync::MutexGuard<'a, T>,
-) -> std::sync::MutexGuard<'a, T> {
-    condition
-        .wait(guard)
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-struct StopBoard<'a>(&'a Board);
-
-impl Drop for StopBoard<'_> {
-    fn drop(&mut self) {
-        lock(&self.0.inside).is_stopped = true;
-        self.0.changed.notify_all();
-    }
-}
-
-/// Pieces put together in chain order.
-struct Merge<'a> {
-    table: &'a BlockTable,
-    history_max: Option<usize>,
-    known: &'a Found,
-    /// The block of the transaction that was added last.
-    block: Option<TableBlock>,
-    /// Outputs that pay the script and are not spent yet: all new ones, and those old ones that the
-    /// transactions of the piece at hand spend (or all, for long additions).
-    funded: OutPoints<(TxNum, u64)>,
-    has_all_old: bool,
-    addition: Addition,
-}
-
-impl<'a> Merge<'a> {
-    fn new(reader: &Reader<'a>, known: &'a Found) -> Merge<'a> {
-        Merge {
-            table: reader.table,
-            history_max: reader.ask.max_history,
-            known,
-            block: None,
-            funded: OutPoints::default(),
-            has_all_old: known.coins.is_empty(),
-            addition: Addition {
-                balance: known.balance,
-                hasher: known.hasher.clone(),
-                last: known.last,
-                ..Addition::default()
-            },
-        }
-    }
-
-    /// Many transactions come: look old coins up instead of passing over all of them for each piece.
-    fn expect_many(&mut self) {
-        if !self.has_all_old {
-            let old = self.known.coins.iter();
-            self.funded
-                .extend(old.map(|coin| (coin.outpoint(), (coin.tx, coin.value))));
-            self.has_all_old = true;
-        }
-    }
-
-    fn add(&mut self, piece: &Piece) -> Result<(), QueryError> {
-        if !self.has_all_old && !piece.inputs.is_empty() {
-            let inputs: OutPoints<()> = piece.inputs.iter().map(|input| (*input, ())).collect();
-            for coin in &self.known.coins {
-                let outpoint = coin.outpoint();
-                if inputs.contains_key(&outpoint) && !self.addition.spent.contains_key(&outpoint) {
-                    self.funded.insert(outpoint, (coin.tx, coin.value));
-                }
-            }
-        }
-        let (mut inputs_start, mut outputs_start) = (0, 0);
-        for tx in &piece.txs {
-            let inputs = &piece.inputs[inputs_start..tx.inputs_end];
-            let outputs = &piece.outputs[outputs_start..tx.outputs_end];
-            (inputs_start, outputs_start) = (tx.inputs_end, tx.outputs_end);
-            let mut touches = !outputs.is_empty();
-            for input in inputs {
-                if let Some((funder, value)) = self.funded.remove(input) {
-                    touches = true;
-                    self.addition.balance = self.addition.balance.saturating_sub(value);
-                    if self.known.last >= Some(funder) {
-                        self.addition.spent.insert(*input, ());
-                    }
-                }
-            }
-            for &(vout, value) in outputs {
-                let outpoint = OutPoint {
-                    txid: tx.txid,
-                    vout,
-                };
-                // Before BIP 30 two coinbases came twice; their first outputs are lost.
-                if let Some((_, lost)) = self.funded.insert(outpoint, (tx.n, value)) {
-                    self.addition.balance = self.addition.balance.saturating_sub(lost);
-                }
-                self.addition.balance = self.addition.balance.saturating_add(value);
-            }
-            if touches {
-                self.add_entry(tx)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn add_entry(&mut self, tx: &ReadTx) -> Result<(), QueryError> {
-        let block = match self.block {
-            Some(block) if block.contains(tx.n) => block,
-            _ => self.table.block_of(tx.n).ok_or_else(|| {
-                QueryError::Unavailable(format!("no block has transaction {}", tx.n))
-            })?,
-        };
-        self.block = Some(block);
-        let entries = self.known.confirmed.len() + self.addition.confirmed.len();
-        if let Some(limit) = self.history_max.filter(|&limit| entries >= limit) {
-            return Err(QueryError::TooLarge { limit });
-        }
-        let entry = Confirmed {
-            txid: tx.txid,
-            height: block.height,
-        };
-        self.addition.hasher.confirmed(&entry);
-        self.addition.confirmed.push(entry);
-        self.addition.last = Some(tx.n);
-        Ok(())
-    }
-
-    fn finish(mut self, script: Option<Box<[u8]>>) -> Addition {
-        let is_new = |tx: TxNum| self.known.last < Some(tx);
-        self.addition.coins = self
-            .funded
-            .iter()
-            .filter(|(_, (tx, _))| is_new(*tx))
-            .map(|(outpoint, &(tx, value))| Coin {
-                txid: outpoint.txid,
-                vout: outpoint.vout,
-                tx,
-                value,
-            })
-            .collect();
-        self.addition
-            .coins
-            .sort_unstable_by_key(|coin| (coin.tx, coin.vout));
-        self.addition.confirmed.shrink_to_fit();
-        self.addition.script = script;
-        self.addition
     }
 }
 
