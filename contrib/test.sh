@@ -84,6 +84,8 @@ else
 fi
 step "doc tests" cargo test --release --locked --doc
 step "one-byte tests" cargo test --release --locked --features one-byte-prefixes --test stories oracle
+# Real clients from their registries; one that cannot be installed is skipped aloud.
+step "wallets" contrib/wallets/run-all.sh --ci
 if cargo deny --version >/dev/null 2>&1; then
     step "cargo-deny" cargo deny --locked check bans licenses sources
 else

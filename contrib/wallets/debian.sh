@@ -1,0 +1,61 @@
+# Debian packages of another suite, beside the system. Sourced.
+
+# unpack_debian SUITE PREFIX PACKAGE LEAVE_OUT...: unpacks the package and all that it needs, the C library too,
+# under PREFIX/root. Nothing is installed. What LEAVE_OUT names counts as installed, and its own needs with it.
+# The mirror is the one that apt already uses. Fails with words where that cannot be.
+unpack_debian() {
+    local suite=$1 prefix=$2 package=$3 work mirror name deb
+    local keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    shift 3
+    if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+        echo "$package comes from Debian's packages, and this is no Debian" >&2
+        return 1
+    fi
+    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' |
+        grep -E '/debian/?$' | sort | uniq -c | sort -rn | awk 'NR == 1 { print $2 }' || true)
+    if [ -z "$mirror" ] || [ ! -e "$keyring" ]; then
+        echo "apt knows no Debian mirror or has no Debian keys" >&2
+        return 1
+    fi
+    echo "getting $package ($suite) from $mirror" >&2
+    mkdir -p "$prefix"
+    work=$(mktemp -d)
+    mkdir -p "$work"/lists/partial "$work"/cache/archives/partial
+    echo "deb [signed-by=$keyring] $mirror $suite main" >"$work/sources.list"
+    for name in debconf "$@"; do
+        printf 'Package: %s\nStatus: install ok installed\nArchitecture: all\nVersion: 9999\nMaintainer: nobody\nDescription: none\n\n' \
+            "$name"
+    done >"$work/status"
+    if ! apt_beside update || ! apt_beside -y --download-only install "$package"; then
+        rm -rf "$work"
+        return 1
+    fi
+    rm -rf "$prefix/root"
+    mkdir -p "$prefix/root"
+    for deb in "$work"/cache/archives/*.deb; do
+        dpkg-deb -x "$deb" "$prefix/root"
+    done
+    rm -rf "$work"
+}
+
+# apt with lists, packages and a system of its own, in $work.
+apt_beside() {
+    apt-get -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=- \
+        -o Dir::State::lists="$work/lists" -o Dir::State::status="$work/status" \
+        -o Dir::Cache="$work/cache" -o Dir::Cache::archives="$work/cache/archives" \
+        -o APT::Install-Recommends=0 -o APT::Sandbox::User="$(id -un)" \
+        -o Acquire::Languages=none -o Debug::NoLocking=1 -qq "$@" >&2
+}
+
+# python_of PREFIX: writes PREFIX/python, the unpacked Python, started by its own loader with its own libraries.
+python_of() {
+    local prefix=$1 loader libraries program
+    loader=$(find "$prefix/root" -name 'ld-linux*.so.*' | sort | head -n 1)
+    libraries=$(find "$prefix/root" -name '*.so*' -not -path '*/python3*' -printf '%h\n' | sort -u | paste -sd:)
+    program=$(readlink -f "$prefix/root/usr/bin/python3")
+    cat >"$prefix/python" <<PYTHON
+#!/bin/sh
+PYTHONHOME="$prefix/root/usr" exec "$loader" --library-path "$libraries" "$program" "\$@"
+PYTHON
+    chmod +x "$prefix/python"
+}
