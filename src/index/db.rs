@@ -5,23 +5,29 @@
 //! block. Rows at or above the tip's next TxNum are never shown. All column families are flushed
 //! together (`atomic_flush`): a torn write-ahead log can take back the newest blocks, never a part of one.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
 
-use bitcoin::{BlockHash, Txid, hashes::Hash};
+use bitcoin::{BlockHash, hashes::Hash};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRecoveryMode, IngestExternalFileOptions, Options, ReadOptions, WriteBatch, WriteOptions,
+    DBRecoveryMode, IngestExternalFileOptions, Options, WriteBatch, WriteOptions,
 };
+use sha2::{Digest, Sha256};
 
 use super::{
     BlockRow, TxPlace,
+    hash_rows::{HISTORY, TXID},
     rows::BlockRows,
     schema::{
-        DamagedRow, FORMAT, HashRow, HistoryRow, POSITIONS_PER_ROW, SCRIPT_PREFIX_LEN,
-        TXID_PREFIX_LEN, TipRow, TxPositionRow, TxidRow, leading_bits,
+        DamagedRow, FORMAT, HistoryRow, POSITIONS_PER_ROW, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN,
+        TipRow, TxPositionRow, TxidRow,
     },
 };
-use crate::chain::{Height, ScriptHash, TxNum};
+use crate::chain::{Height, TxNum};
 
 /// RocksDB's cache of uncompressed index and data blocks, in bytes. The operating system caches the
 /// files besides.
@@ -37,18 +43,30 @@ const SST_BLOCK_BYTES: usize = 16 << 10;
 /// Keys that share one start: fewer starts, smaller blocks.
 const SST_RESTART_INTERVAL: i32 = 32;
 
+/// The same of packed rows, of which a look-up reads one group of half a kilobyte. Smaller blocks would need more
+/// memory for their index (mainnet: 5 million blocks of 8 KiB, 80 MB).
+const PACKED_BLOCK_BYTES: usize = 8 << 10;
+const PACKED_RESTART_INTERVAL: i32 = 4;
+
 /// Of zstd. `docs/decisions/0002-compression.md` has the figures.
 const ZSTD_LEVEL: i32 = 5;
 
-const HISTORY: &str = "history";
-const TXID: &str = "txid";
 const META: &str = "meta";
-const FAMILIES: [&str; 5] = [HISTORY, TXID, TxPositionRow::FAMILY, BlockRow::FAMILY, META];
+const FAMILIES: [&str; 7] = [
+    HISTORY.single,
+    HISTORY.packed,
+    TXID.single,
+    TXID.packed,
+    TxPositionRow::FAMILY,
+    BlockRow::FAMILY,
+    META,
+];
 
 const META_FORMAT: &[u8] = b"format";
 const META_PREFIXES: &[u8] = b"prefixes";
 const META_GENESIS: &[u8] = b"genesis";
 const META_TIP: &[u8] = b"tip";
+const META_PACKED_END: &[u8] = b"packed_end";
 
 /// Why the index cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -94,8 +112,10 @@ impl From<rocksdb::Error> for IndexError {
 
 /// The index: which transactions touch a script, where a transaction lies, what the chain is.
 pub struct Index {
-    db: DB,
+    pub(super) db: DB,
     path: PathBuf,
+    /// `meta`'s row of that name.
+    pub(super) packed_end: AtomicU32,
 }
 
 impl Index {
@@ -124,8 +144,16 @@ impl Index {
         let index = Index {
             db,
             path: path.to_owned(),
+            packed_end: AtomicU32::new(0),
         };
         index.check_identity(genesis)?;
+        if let Some(end) = index.meta(META_PACKED_END)? {
+            let end = end.try_into().map(u32::from_le_bytes);
+            let damaged = |_| DamagedRow { family: META };
+            index
+                .packed_end
+                .store(end.map_err(damaged)?, Ordering::Release);
+        }
         Ok(index)
     }
 
@@ -180,57 +208,6 @@ impl Index {
     pub fn tip(&self) -> Result<Option<TipRow>, IndexError> {
         let value = self.db.get_pinned_cf(self.family(META), META_TIP)?;
         value.map(|value| Ok(TipRow::decode(&value)?)).transpose()
-    }
-
-    /// Candidates: all transactions that touch a script whose hash has the same prefix, ascending,
-    /// `from <= n < below`. Strangers may be among them.
-    pub fn touching(
-        &self,
-        script: &ScriptHash,
-        from: TxNum,
-        below: TxNum,
-    ) -> impl Iterator<Item = Result<TxNum, IndexError>> + '_ {
-        let prefix = leading_bits::<SCRIPT_PREFIX_LEN>(&script.0);
-        self.with_prefix::<SCRIPT_PREFIX_LEN>(HISTORY, prefix, from, below)
-    }
-
-    /// Candidates: all transactions whose txid has the same prefix, ascending, `n < below`.
-    pub fn numbered(
-        &self,
-        txid: &Txid,
-        below: TxNum,
-    ) -> impl Iterator<Item = Result<TxNum, IndexError>> + '_ {
-        let prefix = leading_bits::<TXID_PREFIX_LEN>(txid.as_byte_array());
-        self.with_prefix::<TXID_PREFIX_LEN>(TXID, prefix, TxNum::ZERO, below)
-    }
-
-    fn with_prefix<const LEN: usize>(
-        &self,
-        family: &'static str,
-        prefix: u64,
-        from: TxNum,
-        below: TxNum,
-    ) -> impl Iterator<Item = Result<TxNum, IndexError>> + '_ {
-        let (mut start, mut end) = ([0; 16], [0; 16]);
-        let start = HashRow::<LEN> { prefix, tx: from }.encode(&mut start);
-        let end = HashRow::<LEN> {
-            prefix,
-            tx: below.max(from),
-        }
-        .encode(&mut end);
-        let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(end);
-        let mut rows = self.db.raw_iterator_cf_opt(self.family(family), options);
-        rows.seek(start);
-        std::iter::from_fn(move || {
-            let Some(key) = rows.key() else {
-                return rows.status().err().map(|error| Err(error.into()));
-            };
-            let row = HashRow::<LEN>::decode(key).ok_or(DamagedRow { family });
-            rows.next();
-            Some(row.map(|row| row.tx).map_err(IndexError::from))
-        })
-        .fuse()
     }
 
     /// Where transaction `n` lies in its block. For many ascending numbers use one cursor
@@ -315,7 +292,15 @@ impl Index {
             (None, Some(rows)) => self.put_tip_below(&mut batch, rows.height)?,
             (None, None) => return Ok(()),
         }
-        Ok(self.db.write(batch)?)
+        let lowest = disconnect.last().map(|rows| rows.block.first_tx);
+        if let Some(first) = lowest {
+            self.lower_packed_end(&mut batch, first);
+        }
+        self.db.write(batch)?;
+        if let Some(first) = lowest {
+            self.packed_end.fetch_min(first.0, Ordering::AcqRel);
+        }
+        Ok(())
     }
 
     /// Takes away the block at `height` and all above it without their rows: one scan over all rows.
@@ -325,8 +310,7 @@ impl Index {
             return Ok(());
         };
         let mut batch = WriteBatch::default();
-        self.truncate_hashes::<SCRIPT_PREFIX_LEN>(HISTORY, block.first_tx, &mut batch)?;
-        self.truncate_hashes::<TXID_PREFIX_LEN>(TXID, block.first_tx, &mut batch)?;
+        self.truncate_hashes(block.first_tx, &mut batch)?;
         for (name, first) in [
             (TxPositionRow::FAMILY, TxPositionRow::key(block.first_tx)),
             (BlockRow::FAMILY, BlockRow::key(height)),
@@ -340,27 +324,18 @@ impl Index {
             rows.status()?;
         }
         self.put_tip_below(&mut batch, height)?;
-        Ok(self.db.write_opt(batch, &durably())?)
+        self.lower_packed_end(&mut batch, block.first_tx);
+        self.db.write_opt(batch, &durably())?;
+        self.packed_end
+            .fetch_min(block.first_tx.0, Ordering::AcqRel);
+        Ok(())
     }
 
-    fn truncate_hashes<const LEN: usize>(
-        &self,
-        family: &'static str,
-        first: TxNum,
-        batch: &mut WriteBatch,
-    ) -> Result<(), IndexError> {
-        let mut options = ReadOptions::default();
-        options.fill_cache(false);
-        let mut rows = self.db.raw_iterator_cf_opt(self.family(family), options);
-        rows.seek_to_first();
-        while let Some(key) = rows.key() {
-            let row = HashRow::<LEN>::decode(key).ok_or(DamagedRow { family })?;
-            if row.tx >= first {
-                batch.delete_cf(self.family(family), key);
-            }
-            rows.next();
+    /// Packed rows from `first` on do not count any more.
+    fn lower_packed_end(&self, batch: &mut WriteBatch, first: TxNum) {
+        if first < self.packed_end() {
+            batch.put_cf(self.family(META), META_PACKED_END, first.0.to_le_bytes());
         }
-        Ok(rows.status()?)
     }
 
     fn put_tip_below(&self, batch: &mut WriteBatch, height: Height) -> Result<(), IndexError> {
@@ -388,11 +363,11 @@ impl Index {
     /// Hands each row's family, key and value to `f`: put and delete cannot differ.
     fn each_row<'a>(&'a self, rows: &BlockRows, mut f: impl FnMut(&'a ColumnFamily, &[u8], &[u8])) {
         let mut key = [0; 16];
-        let history = self.family(HISTORY);
+        let history = self.family(HISTORY.single);
         rows.history
             .iter()
             .for_each(|row: &HistoryRow| f(history, row.encode(&mut key), &[]));
-        let txid = self.family(TXID);
+        let txid = self.family(TXID.single);
         rows.txid
             .iter()
             .for_each(|row: &TxidRow| f(txid, row.encode(&mut key), &[]));
@@ -432,33 +407,32 @@ impl Index {
         }
     }
 
-    /// Of every column family but `meta`, for comparing two indexes.
+    /// Of every kind of rows but `meta`'s, for comparing two indexes: hash rows count the same in either form.
     pub fn fingerprint(&self) -> Result<Vec<FamilyFingerprint>, IndexError> {
-        use sha2::{Digest, Sha256};
-        let one = |name: &'static str| {
+        let mut key = [0; 16];
+        let mut history = Fingerprint::of(HISTORY.single);
+        self.scan_history(&mut |row| {
+            history.add(row.encode(&mut key), &[]);
+            ControlFlow::Continue(())
+        })?;
+        let mut txid = Fingerprint::of(TXID.single);
+        self.scan_txids(&mut |row| {
+            txid.add(row.encode(&mut key), &[]);
+            ControlFlow::Continue(())
+        })?;
+        let mut all = vec![history.finish(), txid.finish()];
+        for name in [TxPositionRow::FAMILY, BlockRow::FAMILY] {
+            let mut fingerprint = Fingerprint::of(name);
             let mut rows = self.db.raw_iterator_cf(self.family(name));
-            let (mut count, mut hash) = (0, Sha256::new());
             rows.seek_to_first();
             while let Some((key, value)) = rows.item() {
-                count += 1;
-                hash.update((key.len() as u32).to_le_bytes());
-                hash.update(key);
-                hash.update((value.len() as u32).to_le_bytes());
-                hash.update(value);
+                fingerprint.add(key, value);
                 rows.next();
             }
             rows.status()?;
-            Ok(FamilyFingerprint {
-                name,
-                rows: count,
-                sha256: hash.finalize().into(),
-            })
-        };
-        FAMILIES
-            .into_iter()
-            .filter(|&name| name != META)
-            .map(one)
-            .collect()
+            all.push(fingerprint.finish());
+        }
+        Ok(all)
     }
 
     /// A small value of `meta`, by its name.
@@ -478,8 +452,19 @@ impl Index {
         Ok(self.db.write_opt(batch, &durably())?)
     }
 
-    pub(super) fn meta_tip(tip: &TipRow) -> (&'static [u8], [u8; 40]) {
-        (META_TIP, tip.encode())
+    /// The first sync is complete: its rows count, and `tip` is the index's. `done` are rows of `meta` that are
+    /// to go.
+    pub(super) fn complete(&self, tip: &TipRow, done: &[&[u8]]) -> Result<(), IndexError> {
+        let (end, value) = (tip.next_tx.0.to_le_bytes(), tip.encode());
+        let mut values: Vec<(&[u8], Option<&[u8]>)> =
+            done.iter().map(|&name| (name, None)).collect();
+        values.extend([
+            (META_TIP, Some(&value[..])),
+            (META_PACKED_END, Some(&end[..])),
+        ]);
+        self.set_meta(&values)?;
+        self.packed_end.store(tip.next_tx.0, Ordering::Release);
+        Ok(())
     }
 
     /// Takes ready, sorted files into a column family: all or none. They are moved, not copied.
@@ -511,7 +496,7 @@ impl Index {
         Ok(())
     }
 
-    fn family(&self, name: &str) -> &ColumnFamily {
+    pub(super) fn family(&self, name: &str) -> &ColumnFamily {
         self.db
             .cf_handle(name)
             .expect("all column families are opened with the database")
@@ -527,7 +512,40 @@ pub struct FamilyFingerprint {
     pub sha256: [u8; 32],
 }
 
-/// The column families that ready files can be made for.
+/// Sums up rows for [`FamilyFingerprint`].
+struct Fingerprint {
+    name: &'static str,
+    rows: u64,
+    hash: Sha256,
+}
+
+impl Fingerprint {
+    fn of(name: &'static str) -> Fingerprint {
+        Fingerprint {
+            name,
+            rows: 0,
+            hash: Sha256::new(),
+        }
+    }
+
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.rows += 1;
+        for part in [key, value] {
+            self.hash.update((part.len() as u32).to_le_bytes());
+            self.hash.update(part);
+        }
+    }
+
+    fn finish(self) -> FamilyFingerprint {
+        FamilyFingerprint {
+            name: self.name,
+            rows: self.rows,
+            sha256: self.hash.finalize().into(),
+        }
+    }
+}
+
+/// The column families that ready files can be made for; of hash rows the packed form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
     History,
@@ -539,8 +557,8 @@ pub(super) enum Family {
 impl Family {
     fn name(self) -> &'static str {
         match self {
-            Family::History => HISTORY,
-            Family::Txid => TXID,
+            Family::History => HISTORY.packed,
+            Family::Txid => TXID.packed,
             Family::TxPosition => TxPositionRow::FAMILY,
             Family::Block => BlockRow::FAMILY,
         }
@@ -659,15 +677,20 @@ fn family_options(name: &str, cache: Option<&Cache>) -> Options {
         Some(cache) => table.set_block_cache(cache),
         None => table.disable_cache(),
     }
-    table.set_block_size(SST_BLOCK_BYTES);
     table.set_format_version(6);
-    table.set_block_restart_interval(SST_RESTART_INTERVAL);
+    if [HISTORY.packed, TXID.packed].contains(&name) {
+        table.set_block_size(PACKED_BLOCK_BYTES);
+        table.set_block_restart_interval(PACKED_RESTART_INTERVAL);
+    } else {
+        table.set_block_size(SST_BLOCK_BYTES);
+        table.set_block_restart_interval(SST_RESTART_INTERVAL);
+    }
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(16 << 20);
     options.set_level_compaction_dynamic_level_bytes(true);
-    // Sizes of transactions are small numbers without a pattern: not worth a decompression.
-    if name == TxPositionRow::FAMILY {
+    // What is packed already is not worth a decompression.
+    if [TxPositionRow::FAMILY, HISTORY.packed, TXID.packed].contains(&name) {
         options.set_compression_type(DBCompressionType::None);
     } else {
         options.set_compression_type(DBCompressionType::Zstd);

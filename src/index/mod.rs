@@ -1,10 +1,12 @@
 //! The index: which transactions touch a script, where a transaction lies, what the chain is.
 //!
-//! `schema` are the rows as types, `rows` makes them from a block (pure), `db` keeps them (the only
-//! place that knows RocksDB), `bulk` builds the whole index at the speed of the disk.
+//! `schema` are the rows as types, `rows` makes them from a block (pure), `db` keeps them with `hash_rows` (the only
+//! places that know RocksDB), `bulk` builds the whole index at the speed of the disk.
 
 mod bulk;
 mod db;
+mod hash_rows;
+mod packed;
 mod rows;
 pub mod schema;
 #[cfg(test)]

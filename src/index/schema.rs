@@ -12,7 +12,8 @@ use crate::chain::{BlockPlace, HEADER_LEN, Height, ScriptHash, TxNum};
 /// The format's number. A database of another one is refused.
 ///
 /// - 1: the first.
-pub const FORMAT: u32 = 1;
+/// - 2: the first sync's rows of script hashes and txids are packed, many to a key.
+pub const FORMAT: u32 = 2;
 
 /// Bytes of a script hash in a `history` key.
 ///

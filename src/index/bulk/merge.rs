@@ -13,9 +13,13 @@ use super::{
     gather::{BUCKETS, unpack},
     run::{Kind, Run},
 };
-use crate::index::{
-    db::{Family, SortedFile},
-    schema::{SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN},
+use crate::{
+    chain::TxNum,
+    index::{
+        db::{Family, SortedFile},
+        packed::Packer,
+        schema::{SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN},
+    },
 };
 
 /// About how many rows one file holds: some 100 MB on disk.
@@ -136,7 +140,7 @@ fn write<const LEN: usize>(
 ) -> Result<bool, IndexError> {
     let options = SortedFile::options(family);
     let mut file = SortedFile::create(&options, &job.path)?;
-    let mut key = [0; 16];
+    let mut packer = Packer::<LEN>::new(runs.last().map_or(TxNum::ZERO, Run::end));
     let mut rows = 0;
     for bucket in job.buckets.clone() {
         // In the heap: the next row's prefix bits, then the run: runs are in chain order, so rows of
@@ -155,7 +159,9 @@ fn write<const LEN: usize>(
                 .peek()
                 .map_or((u64::MAX, usize::MAX), |next| (next.0.0, next.0.1));
             loop {
-                file.put(unpack::<LEN>(bucket, row, base).encode(&mut key), &[])?;
+                packer.push(unpack::<LEN>(bucket, row, base), |key, value| {
+                    file.put(key, value)
+                })?;
                 rows += 1;
                 if rows == ROWS_PER_LOOK {
                     if !look(rows) {
@@ -175,6 +181,7 @@ fn write<const LEN: usize>(
             }
         }
     }
+    packer.finish(|key, value| file.put(key, value))?;
     file.finish()?;
     Ok(look(rows))
 }

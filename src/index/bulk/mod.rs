@@ -192,9 +192,7 @@ impl<'a> Bulk<'a> {
             }
             self.index.set_meta(&[(META_STAGE, Some(b"yes"))])?;
         }
-        let (tip, value) = Index::meta_tip(&mark);
-        self.index
-            .set_meta(&[(tip, Some(&value)), (META_MARK, None), (META_STAGE, None)])?;
+        self.index.complete(&mark, &[META_MARK, META_STAGE])?;
         self.runs.clear();
         remove_folder(&self.folder)?;
         Ok(Finish::Complete)
