@@ -339,10 +339,13 @@ pub fn read_leb128(bytes: &mut &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use bitcoin::hex::{DisplayHex, FromHex};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::index::packed::Packer;
 
     fn place() -> impl Strategy<Value = BlockPlace> {
         any::<[u32; 5]>().prop_map(|[file, offset, size, undo_offset, undo_size]| BlockPlace {
@@ -440,6 +443,22 @@ mod tests {
         assert_eq!(
             TxidRow::of_txid(&txid, TxNum(7)).encode(&mut key),
             golden("txid key")
+        );
+        let mut group = Vec::new();
+        let mut packer = Packer::<SCRIPT_PREFIX_LEN>::new(TxNum(1 << 16));
+        for n in [1000, 1001] {
+            let put = |_: &[u8], _: &[u8]| Ok::<_, Infallible>(());
+            let row = HistoryRow::of_script(&script, TxNum(n));
+            let Ok(()) = packer.push(row, put);
+        }
+        let Ok(()) = packer.finish(|key, value| {
+            group = vec![key.to_vec(), value.to_vec()];
+            Ok::<_, Infallible>(())
+        });
+        assert_eq!(group[0], golden("history_packed key"));
+        assert_eq!(
+            group[1].as_hex().to_string(),
+            golden("history_packed value").as_hex().to_string()
         );
         assert_eq!(
             TxPositionRow::key(TxNum(66)).as_slice(),

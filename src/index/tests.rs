@@ -178,6 +178,71 @@ proptest! {
     }
 
     #[test]
+    fn a_reorganization_below_the_first_syncs_end_leaves_nothing_of_the_stale_branch(
+        seed: u64, keep in 1usize..20, other: u64, is_scan: bool, chunk in 3usize..20, is_split: bool,
+    ) {
+        let chain = random_chain(seed, 20);
+        let folder = tempfile::tempdir().unwrap();
+        let mut index = open(&folder, &chain);
+        load(&index, &chain, chunk, None).unwrap();
+        let rows = all_rows(&chain);
+        let mut branch = chain.clone();
+        branch.blocks.truncate(keep);
+        branch.reseed(other);
+        (0..25).for_each(|number| branch.grow(number % 5));
+        let (_branch_folder, expected, branch_rows) = connected(&branch);
+        if is_scan {
+            index.truncate(keep as Height).unwrap();
+        } else if is_split {
+            let stale: Vec<BlockRows> = rows[keep..].iter().rev().cloned().collect();
+            index.apply(&stale, &[]).unwrap();
+        }
+        if is_scan || is_split {
+            // What does not count must not come back with a restart.
+            drop(index);
+            index = open(&folder, &chain);
+            index.apply(&[], &branch_rows[keep..]).unwrap();
+        } else {
+            let stale: Vec<BlockRows> = rows[keep..].iter().rev().cloned().collect();
+            index.apply(&stale, &branch_rows[keep..]).unwrap();
+        }
+        prop_assert_eq!(index.fingerprint().unwrap(), expected.fingerprint().unwrap());
+        let end = expected.tip().unwrap().unwrap().next_tx;
+        let scripts = rows.iter().chain(&branch_rows).flat_map(|rows| &rows.scripts);
+        for script in scripts {
+            let found: Vec<_> = index.touching(script, TxNum(3), end).map(Result::unwrap).collect();
+            let wanted: Vec<_> = expected.touching(script, TxNum(3), end).map(Result::unwrap).collect();
+            prop_assert_eq!(found, wanted);
+        }
+        drop(index);
+        prop_assert_eq!(open(&folder, &chain).fingerprint().unwrap(), expected.fingerprint().unwrap());
+    }
+
+    #[test]
+    fn packed_rows_and_rows_of_their_own_answer_alike(seed: u64, bulk_blocks in 1usize..30, from: u32, below: u32) {
+        let chain = random_chain(seed, 30);
+        let (_folder, one_by_one, rows) = connected(&chain);
+        let mut short = chain.clone();
+        short.blocks.truncate(bulk_blocks);
+        let folder = tempfile::tempdir().unwrap();
+        let index = open(&folder, &chain);
+        load(&index, &short, 4, None).unwrap();
+        index.apply(&[], &rows[bulk_blocks..]).unwrap();
+        let end = one_by_one.tip().unwrap().unwrap().next_tx;
+        let (from, below) = (TxNum(from % end.0), TxNum(below % (end.0 + 1)));
+        for script in rows.iter().flat_map(|rows| &rows.scripts) {
+            let found: Vec<_> = index.touching(script, from, below).map(Result::unwrap).collect();
+            let wanted: Vec<_> = one_by_one.touching(script, from, below).map(Result::unwrap).collect();
+            prop_assert_eq!(found, wanted);
+        }
+        for txid in rows.iter().flat_map(|rows| &rows.txids) {
+            let found: Vec<_> = index.numbered(txid, below).map(Result::unwrap).collect();
+            let wanted: Vec<_> = one_by_one.numbered(txid, below).map(Result::unwrap).collect();
+            prop_assert_eq!(found, wanted);
+        }
+    }
+
+    #[test]
     fn each_transaction_is_found_by_txid_by_script_and_by_place(seed: u64) {
         let chain = random_chain(seed, 20);
         let (_folder, index, rows) = connected(&chain);
