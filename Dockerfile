@@ -1,22 +1,53 @@
 # docker build -t ambra .
-# docker run -v ~/.bitcoin:/bitcoin:ro -v ambra:/data -p 127.0.0.1:50001:50001 \
-#     -e AMBRA_DAEMON_RPC_URL=http://HOST:8332 ambra
 #
-# /bitcoin is the node's data directory: its block files are read from there, and its cookie. The user in the
-# container (1000) has to be allowed to read it; bitcoind's rpccookieperms=group helps with the cookie.
-FROM rust:1-trixie AS build
-RUN apt-get update && apt-get install -y --no-install-recommends clang libclang-dev
+# docker run --name ambra -v ~/.bitcoin:/bitcoin:ro -v ambra:/data -p 127.0.0.1:50001:50001 \
+#     -p 127.0.0.1:50009:50009 --add-host host.docker.internal:host-gateway \
+#     -e AMBRA_DAEMON_RPC_URL=http://host.docker.internal:8332 ambra
+#
+# /bitcoin is the node's data directory: its cookie and its block files are read from there, so the container's user
+# (1000, or another with --user UID) has to be bitcoind's, or allowed to read them. contrib/docker/compose.yaml has a
+# node of its own beside it. More: docs/docker.md.
+
+FROM rust:1.95-trixie AS build
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libclang-dev \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /ambra
+# Dependencies are a layer of their own, built again only when Cargo.lock or Cargo.toml change: RocksDB takes many
+# minutes. The empty program stands in for ours.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src contrib/bench \
+    && echo 'fn main() {}' | tee src/main.rs \
+        contrib/bench/chain.rs contrib/bench/floor.rs contrib/bench/run.rs contrib/bench/queries.rs >/dev/null \
+    && touch src/lib.rs \
+    && cargo build --release --locked --bin ambra \
+    && rm -r src contrib
 COPY . .
-RUN cargo build --release --locked --bin ambra
+# Cargo goes by the time of change, and the empty program is younger than ours.
+RUN find src -name '*.rs' -exec touch {} + \
+    && cargo build --release --locked --bin ambra \
+    && strip --strip-debug --output=/usr/local/bin/ambra target/release/ambra \
+    && ambra --version
 
 FROM debian:trixie-slim
-RUN useradd --uid 1000 --create-home ambra && install -d -o ambra -g ambra /data
-COPY --from=build /ambra/target/release/ambra /usr/local/bin/ambra
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libstdc++6 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 1000 --create-home ambra \
+    && install -d -o ambra -g ambra /data
+COPY --from=build /usr/local/bin/ambra /usr/local/bin/ambra
+COPY contrib/docker/healthcheck.sh /usr/local/bin/healthcheck
 USER ambra
-ENV AMBRA_DAEMON_DIR=/bitcoin AMBRA_DB_DIR=/data AMBRA_LISTEN=tcp://0.0.0.0:50001
+# Within the container all addresses; what is reached from outside is what `docker run -p` says.
+ENV AMBRA_DAEMON_DIR=/bitcoin \
+    AMBRA_DB_DIR=/data \
+    AMBRA_LISTEN=tcp://0.0.0.0:50001 \
+    AMBRA_ADMIN_LISTEN=0.0.0.0:50009
 VOLUME /data
-EXPOSE 50001
-# Ambra stops cleanly on SIGTERM within two seconds.
+# Wallets; status page, metrics and health.
+EXPOSE 50001 50009
+# The first sync may take hours, in which wallets are told to wait: not ready, and nothing that a restart mends.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=24h --retries=3 CMD ["healthcheck"]
+# Ambra stops within two seconds of SIGTERM.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["ambra"]
