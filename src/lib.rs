@@ -18,6 +18,8 @@ pub mod chain;
 pub mod config;
 pub mod daemon;
 pub mod electrum;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod index;
 mod joiner;
 pub mod mempool;

@@ -20,7 +20,7 @@ const LADDER: [(&str, u8); 9] = [
 ];
 
 /// They may import everything: they join the rooms.
-const JOINERS: [&str; 3] = ["main", "lib", "joiner"];
+const JOINERS: [&str; 4] = ["main", "lib", "joiner", "fuzzing"];
 
 /// Outside of the ladder: it imports nothing, and only the joiners read it.
 const CONFIG: &str = "config";

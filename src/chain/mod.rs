@@ -6,6 +6,8 @@
 mod block;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod header;
 mod history;
 mod merkle;

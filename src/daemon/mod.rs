@@ -4,6 +4,8 @@ pub mod discover;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod http;
 pub mod rest;
 pub mod rpc;

@@ -7,6 +7,8 @@
 mod answers;
 mod credentials;
 mod fees;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
 mod spent;
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,8 @@ use crate::chain::{HEADER_LEN, HeaderBytes, Height, SpentOutputs, block_hash};
 pub use answers::{BlockHeaderInfo, ChainInfo, MempoolTxids, NetworkInfo, ZmqNotification};
 use credentials::Credentials;
 pub use credentials::RpcAuth;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use fuzz::answer as fuzz;
 use transport::{NodeTransport, sorted};
 
 /// Transactions asked for in one batch: at 400 kB each (the relay limit), 800 characters a kB, 51 MB.

@@ -319,5 +319,27 @@ fn sequence_event(body: &[u8]) -> Option<ZmqEvent> {
     }
 }
 
+/// Reads frames, each behind its length in one byte, as one message.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzz(mut bytes: &[u8]) {
+    let mut frames = Vec::new();
+    while let Some((len, rest)) = bytes.split_first() {
+        let (frame, rest) = rest.split_at(rest.len().min(usize::from(*len)));
+        frames.push(frame.to_vec());
+        bytes = rest;
+    }
+    let mut frames = frames.into_iter();
+    let Some(topic) = frames.next() else { return };
+    let mut message = ZmqMessage::from(topic);
+    frames.for_each(|frame| message.push_back(frame.into()));
+    let mut counters = Counters::default();
+    let first = counters.read(&message);
+    let again = counters.read(&message);
+    // The same counter twice is told as a miss.
+    if first[1].is_some() {
+        assert_eq!(again[0], Some(ZmqEvent::Missed));
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,31 @@
 //! Batches: one line for all replies, sent when the last one is there.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 /// A place in a batch that is being answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Slot {
     pub batch: u32,
     pub piece: usize,
+    pub bytes: ReplyBytes,
+}
+
+/// Bytes of the replies to a batch that are there already; whoever makes one counts it in, whatever the
+/// thread.
+#[derive(Clone, Debug, Default)]
+pub struct ReplyBytes(Arc<AtomicUsize>);
+
+impl ReplyBytes {
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub fn add(&self, count: usize) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
 }
 
 /// The replies of a batch in the making, in the order of its requests.
@@ -19,6 +40,7 @@ pub struct Batch {
     is_open: bool,
     /// It holds replies to subscriptions: their notifications wait until it is sent.
     pub subscribes: bool,
+    pub bytes: ReplyBytes,
 }
 
 impl Batch {

@@ -74,6 +74,16 @@ impl Asker {
         }
     }
 
+    /// Why no more is answered of a batch whose replies are as many bytes as they may be.
+    pub fn over_batch_bound(&self, slot: &Slot) -> Option<Refusal> {
+        let max = self.settings.batch_reply_bytes_max;
+        (slot.bytes.get() >= max).then(|| {
+            Refusal::Bad(format!(
+                "the replies to a batch may have {max} bytes; ask for less at a time"
+            ))
+        })
+    }
+
     /// True where the short way was too short, and a longer one is allowed.
     pub fn wants_longer(&self, refusal: &Refusal) -> bool {
         matches!(refusal, Refusal::TooLarge { .. })
@@ -135,6 +145,11 @@ pub struct Done {
 }
 
 impl Done {
+    /// Bytes of its reply.
+    pub fn reply_bytes(&self) -> usize {
+        self.reply.len()
+    }
+
     /// It came by [`Lane::Long`].
     pub fn was_long(&self) -> bool {
         self.lane == Lane::Long
@@ -171,8 +186,11 @@ impl Job {
         }
         // # Correctness
         // A fault of ours in one question must neither end the thread nor leave the asker waiting.
+        let slot = self.ticket.slot.as_ref();
         let outcome = if self.asker.cancelled.load(Ordering::Relaxed) {
             self.refused(Refusal::Cancelled)
+        } else if let Some(refusal) = slot.and_then(|slot| self.asker.over_batch_bound(slot)) {
+            self.refused(refusal)
         } else {
             let question = self.asker.question(self.speaks, is_short);
             catch_unwind(AssertUnwindSafe(|| self.answer(&question, &mut reply)))
@@ -201,6 +219,9 @@ impl Job {
             }
         } else {
             reply.clear();
+        }
+        if let Some(slot) = &self.ticket.slot {
+            slot.bytes.add(reply.len());
         }
         Ran::Done(Done {
             lane: self.lane,

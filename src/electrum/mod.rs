@@ -7,8 +7,11 @@
 mod answers;
 mod backend;
 mod batch;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code))]
 pub(crate) mod fake;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod job;
 mod json;
 mod message;

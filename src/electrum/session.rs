@@ -93,6 +93,10 @@ pub struct Session {
     held: Vec<u8>,
     /// Other names of a script, to be told behind the reply that is being written.
     tell_next: Vec<(ScriptHash, Names)>,
+    /// Subscriptions of this session that are counted into all sessions'.
+    counted: usize,
+    /// That it met the bound of subscriptions was logged.
+    has_met_bound: bool,
 }
 
 impl Session {
@@ -120,12 +124,20 @@ impl Session {
             next_batch: 0,
             held: Vec::new(),
             tell_next: Vec::new(),
+            counted: 0,
+            has_met_bound: false,
         }
     }
 
     /// Whom to wait on for [`Session::on_change`].
     pub fn listener(&self) -> Arc<dyn Listener> {
         self.listener.clone()
+    }
+
+    /// Bytes of replies that wait for others of their batch, and of notifications that wait for them.
+    pub fn held_bytes(&self) -> usize {
+        let batches = self.batches.values().map(|batch| batch.bytes.get());
+        self.held.len() + batches.sum::<usize>()
     }
 
     /// True when the connection should end as soon as all is sent.
@@ -137,6 +149,9 @@ impl Session {
     /// becomes `jobs`.
     pub fn handle(&mut self, line: &[u8], out: &mut Outbox, jobs: &mut Vec<Job>) {
         let message = message::parse(line, self.asker.settings.batch_requests_max);
+        if let Err(Refusal::Bad(why)) = &message {
+            tracing::info!("a client's batch is refused: {why}");
+        }
         match message {
             Ok(Message::One(raw)) => {
                 let tail = out.tail();
@@ -181,10 +196,16 @@ impl Session {
             let slot = Slot {
                 batch: number,
                 piece: batch.next_piece(),
+                bytes: batch.bytes.clone(),
             };
             let at_once = index < BATCH_AT_ONCE;
-            match self.one(raw, Some(slot), at_once, batch.at_once(), jobs) {
-                Outcome::Written => {}
+            let out = batch.at_once();
+            let mark = out.len();
+            match self.one(raw, Some(slot), at_once, out, jobs) {
+                Outcome::Written => {
+                    let count = out.len() - mark;
+                    batch.bytes.add(count);
+                }
                 Outcome::Silent => batch.nothing_written(),
                 Outcome::Later => {
                     batch.later();
@@ -227,12 +248,20 @@ impl Session {
         if let Some(id) = &id {
             message::begin_result(out, request.form, id);
         }
-        let ticket = |request: &Request, asked: Asked| Ticket {
-            reply: request.id.map(|id| ReplyTo::new(request.form, Some(id))),
-            slot,
-            asked: Some(asked),
+        let result = match slot
+            .as_ref()
+            .and_then(|slot| self.asker.over_batch_bound(slot))
+        {
+            Some(refusal) => Err(refusal),
+            None => {
+                let ticket = |request: &Request, asked: Asked| Ticket {
+                    reply: request.id.map(|id| ReplyTo::new(request.form, Some(id))),
+                    slot: slot.clone(),
+                    asked: Some(asked),
+                };
+                self.answer(&request, &mut asked, at_once, out, jobs, ticket)
+            }
         };
-        let result = self.answer(&request, &mut asked, at_once, out, jobs, ticket);
         self.has_spoken = true;
         let refused = match result {
             Ok(true) => None,
@@ -311,6 +340,7 @@ impl Session {
                 let script = args.script(2)?;
                 self.listener.watch(outpoint);
                 self.subscribed.ask_outpoint(outpoint, script);
+                self.count_subscriptions();
                 let work = Work::Outpoint {
                     outpoint,
                     script,
@@ -331,6 +361,7 @@ impl Session {
                 // Register first, then compute: a change in between is told, none is lost.
                 self.listener.subscribe(script);
                 self.subscribed.ask_script(script, name, address);
+                self.count_subscriptions();
                 if let Some(status) = at_once.then(|| self.status_from_memory(&script)).flatten() {
                     if let Ok(status) = &status {
                         write_status(out, status.as_ref());
@@ -389,15 +420,33 @@ impl Session {
         })
     }
 
-    fn check_room(&self) -> Result<(), Refusal> {
-        let max = self.asker.settings.subscriptions_max;
-        if self.subscribed.len() < max {
+    fn check_room(&mut self) -> Result<(), Refusal> {
+        let settings = &self.asker.settings;
+        let (max, all_max) = (settings.subscriptions_max, settings.all_subscriptions_max);
+        let all = settings.subscriptions.load(Ordering::Relaxed);
+        let why = if self.subscribed.len() >= max {
+            format!("a session may have {max} subscriptions")
+        } else if all >= all_max {
+            format!("all sessions together may have {all_max} subscriptions, and have them")
+        } else {
             return Ok(());
+        };
+        // Once a session: it may ask half a million times more.
+        if !std::mem::replace(&mut self.has_met_bound, true) {
+            tracing::warn!("a subscription is refused: {why}");
         }
-        tracing::warn!("a session wanted more than {max} subscriptions");
-        Err(Refusal::Bad(format!(
-            "a session may have {max} subscriptions"
-        )))
+        Err(Refusal::Bad(why))
+    }
+
+    /// Counts this session's subscriptions into all sessions'.
+    fn count_subscriptions(&mut self) {
+        let now = self.subscribed.len();
+        let all = &self.asker.settings.subscriptions;
+        match now.checked_sub(self.counted) {
+            Some(more) => all.fetch_add(more, Ordering::Relaxed),
+            None => all.fetch_sub(self.counted - now, Ordering::Relaxed),
+        };
+        self.counted = now;
     }
 
     /// Takes a job's answer. More jobs may follow from it.
@@ -440,5 +489,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.asker.cancelled.store(true, Ordering::Relaxed);
+        let all = &self.asker.settings.subscriptions;
+        all.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }

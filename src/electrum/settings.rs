@@ -1,5 +1,7 @@
 //! What the owner of the server decides about sessions.
 
+use std::sync::{Arc, atomic::AtomicUsize};
+
 use bitcoin::Network;
 
 use super::version::Version;
@@ -19,9 +21,16 @@ pub struct Settings {
     pub services: Vec<Service>,
     /// Most requests of a batch. Their replies are kept until the last one is there.
     pub batch_requests_max: usize,
+    /// Most bytes of a batch's replies: what is asked for beyond is refused. A batch of 20,000 could ask
+    /// for 20,000 times 8 MB.
+    pub batch_reply_bytes_max: usize,
     /// Most scripts and outpoints that a session may subscribe to; each costs about 150 bytes here
     /// and as much in the shared state.
     pub subscriptions_max: usize,
+    /// The same of all sessions together.
+    pub all_subscriptions_max: usize,
+    /// How many there are now, of all sessions.
+    pub subscriptions: Arc<AtomicUsize>,
     /// Most entries of a history for clients of other machines; `None`: no limit. Clients of this machine
     /// have none.
     pub remote_history_max: Option<usize>,
@@ -44,7 +53,10 @@ impl Default for Settings {
             donation_address: String::new(),
             services: Vec::new(),
             batch_requests_max: 20_000,
+            batch_reply_bytes_max: 64_000_000,
             subscriptions_max: 500_000,
+            all_subscriptions_max: 2_000_000,
+            subscriptions: Arc::default(),
             remote_history_max: Some(1_000_000),
         }
     }

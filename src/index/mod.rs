@@ -5,6 +5,8 @@
 
 mod bulk;
 mod db;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod hash_rows;
 mod packed;
 mod rows;

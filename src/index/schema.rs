@@ -173,7 +173,8 @@ impl TxPositionRow {
 
     /// The number of the first transaction that the row holds.
     pub fn first(&self) -> TxNum {
-        TxNum(self.last.0 + 1 - self.sizes.len() as u32)
+        // Not `last + 1 - len`: the last number of all would overflow.
+        TxNum(self.last.0 - (self.sizes.len() as u32 - 1))
     }
 
     /// Where transaction `n` lies, if it is one of the row's.

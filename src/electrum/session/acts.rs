@@ -121,6 +121,7 @@ impl Session {
         let (was_subscribed, is_last) = self.subscribed.unsubscribe_script(script, name);
         if is_last {
             self.listener.unsubscribe(script);
+            self.count_subscriptions();
         }
         json::boolean(out, was_subscribed);
     }
@@ -134,6 +135,7 @@ impl Session {
         let was_subscribed = self.subscribed.unsubscribe_outpoint(&outpoint);
         if was_subscribed {
             self.listener.unwatch(&outpoint);
+            self.count_subscriptions();
         }
         json::boolean(out, was_subscribed);
         Ok(())

@@ -57,6 +57,7 @@ impl Session {
             Next::Nothing => {}
             Next::Forget => {
                 self.listener.unsubscribe(script);
+                self.count_subscriptions();
                 return;
             }
             Next::Tell(names) => match out {
@@ -90,6 +91,7 @@ impl Session {
             Next::Nothing => {}
             Next::Forget => {
                 self.listener.unwatch(outpoint);
+                self.count_subscriptions();
                 return;
             }
             Next::Tell(_) => {

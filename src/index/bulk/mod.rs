@@ -267,3 +267,34 @@ pub(super) struct GatheredBlock {
     pub row: BlockRow,
     pub positions: Vec<(TxNum, Vec<u8>)>,
 }
+
+/// Reads these bytes as a run's sections and directory: its trailer's digest and mark are made to fit.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    use sha2::{Digest, Sha256};
+    const DIRECTORY_LEN: usize = 2 * gather::BUCKETS * 32;
+    // The fuzzer's bytes are the directory's first entries and what the sections hold.
+    let (entries, sections) = bytes.split_at(bytes.len().min(4 * 32));
+    let mut file = sections.to_vec();
+    let mut directory = vec![0; DIRECTORY_LEN];
+    directory[..entries.len()].copy_from_slice(entries);
+    directory.extend_from_slice(&7u32.to_le_bytes());
+    let digest = Sha256::digest(&directory);
+    file.extend_from_slice(&directory);
+    file.extend_from_slice(&digest);
+    file.extend_from_slice(b"ambrarun");
+    // Tests run on several threads of one process, fuzzers in several processes.
+    let (process, thread) = (std::process::id(), std::thread::current().id());
+    let path = std::env::temp_dir().join(format!("ambra-fuzz-run-{process}-{thread:?}"));
+    let written = fs::write(&path, &file);
+    written.expect("the temporary directory takes a file");
+    if let Ok(run) = run::Run::open(&path, TxNum(0)) {
+        for kind in [run::Kind::History, run::Kind::Txid] {
+            for bucket in 0..gather::BUCKETS {
+                let mut reader = run.read(kind, bucket);
+                while let Ok(Some(_)) = reader.next() {}
+            }
+        }
+    }
+    let _ = fs::remove_file(&path);
+}
