@@ -87,7 +87,10 @@ mod tests {
                     let mutant = mutant(bytes, other, &mut random);
                     let ran = std::panic::catch_unwind(|| (target.run)(&mutant));
                     let name = target.name;
-                    assert!(ran.is_ok(), "{name}: mutant {number} of {path}, seed {seed}: {mutant:?}");
+                    assert!(
+                        ran.is_ok(),
+                        "{name}: mutant {number} of {path}, seed {seed}: {mutant:?}"
+                    );
                 }
             }
         }
@@ -119,7 +122,10 @@ mod tests {
         for target in &TARGETS {
             let path = format!("fuzz_targets/{}.rs", target.name);
             let program = fs::read_to_string(root.join(&path)).unwrap();
-            assert!(program.contains(&format!("run(\"{}\"", target.name)), "{path}");
+            assert!(
+                program.contains(&format!("run(\"{}\"", target.name)),
+                "{path}"
+            );
             assert!(manifest.contains(&path), "{path}");
         }
         let programs = fs::read_dir(root.join("fuzz_targets")).unwrap().count();

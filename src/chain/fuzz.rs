@@ -41,7 +41,8 @@ pub fn transaction(bytes: &[u8]) {
         let inputs = theirs.input.iter().map(|input| input.previous_output);
         assert!(inputs.eq(tx.inputs().map(|input| input.outpoint())));
         let outputs = theirs.output.iter();
-        let outputs = outputs.map(|output| (output.value.to_sat(), output.script_pubkey.as_bytes()));
+        let outputs =
+            outputs.map(|output| (output.value.to_sat(), output.script_pubkey.as_bytes()));
         assert!(outputs.eq(tx.outputs().map(|output| (output.value, output.script))));
     }
 }

@@ -79,7 +79,8 @@ fn replies(mut out: Outbox) -> usize {
 
 /// How many lines of replies the line asks for.
 fn wanted(line: &[u8]) -> usize {
-    let is_notification = |raw: &&RawValue| matches!(Request::parse(raw), Ok(request) if request.id.is_none());
+    let is_notification =
+        |raw: &&RawValue| matches!(Request::parse(raw), Ok(request) if request.id.is_none());
     match message::parse(line, settings().batch_requests_max) {
         Ok(Message::One(raw)) => usize::from(!is_notification(&raw)),
         Ok(Message::Batch(members)) => usize::from(!members.iter().all(|raw| is_notification(raw))),
