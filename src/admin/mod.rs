@@ -1,1 +1,3 @@
-//! Empty so far: the status page, metrics and health checks will stand here.
+//! For the server's owner: how Ambra does.
+
+pub mod status;

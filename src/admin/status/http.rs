@@ -21,7 +21,7 @@ use futures_util::{Stream, stream};
 use super::{AdminListener, Monitor, NamedHosts, Report, metrics, page};
 
 /// Open pages at one time; others ask now and then instead.
-const PAGES_MAX: u64 = 16;
+pub(super) const PAGES_MAX: u64 = 16;
 
 /// After how long a page that lost its stream asks for it again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -51,11 +51,13 @@ pub fn router(monitor: Monitor, names: NamedHosts) -> Router {
 async fn check_host(State(names): State<NamedHosts>, request: Request, next: Next) -> Response {
     // HTTP/1.1 wants it once (RFC 9112, 3.2); of HTTP/1.0, which knows none, no browser speaks.
     let mut hosts = request.headers().get_all(HOST).iter();
-    let is_allowed = match (hosts.next().map(HeaderValue::to_str), hosts.next()) {
+    let is_named_well = match (hosts.next().map(HeaderValue::to_str), hosts.next()) {
         (Some(Ok(host)), None) => names.allow(host),
-        (None, None) => request.uri().host().is_none_or(|host| names.allow(host)),
+        (None, None) => true,
         _ => false,
     };
+    // A whole URL goes before the header (RFC 9112, 3.2.2).
+    let is_allowed = is_named_well && request.uri().host().is_none_or(|host| names.allow(host));
     if is_allowed {
         next.run(request).await
     } else {
@@ -148,15 +150,18 @@ async fn events(State(monitor): State<Monitor>) -> Response {
 fn reports(page: OpenPage) -> impl Stream<Item = Result<Event, Infallible>> {
     let first = page.monitor.report().json();
     let news = page.monitor.0.told.subscribe();
-    stream::unfold((Some(first), news, page), async |(first, mut news, page)| {
-        if let Some(first) = first {
-            let event = Event::default().retry(RETRY).data(first);
-            return Some((Ok(event), (None, news, page)));
-        }
-        news.changed().await.ok()?;
-        let report = news.borrow_and_update().clone();
-        Some((Ok(Event::default().data(&*report)), (None, news, page)))
-    })
+    stream::unfold(
+        (Some(first), news, page),
+        async |(first, mut news, page)| {
+            if let Some(first) = first {
+                let event = Event::default().retry(RETRY).data(first);
+                return Some((Ok(event), (None, news, page)));
+            }
+            news.changed().await.ok()?;
+            let report = news.borrow_and_update().clone();
+            Some((Ok(Event::default().data(&*report)), (None, news, page)))
+        },
+    )
 }
 
 /// A page that is being told, as long as it is.

@@ -34,7 +34,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The page cannot listen there.
 #[derive(Debug, thiserror::Error)]
-#[error("the status page cannot listen on {at}: {source}; choose another place with --admin-listen, or none with --admin-listen off")]
+#[error(
+    "the status page cannot listen on {at}: {source}; choose another place with --admin-listen, or none with --admin-listen off"
+)]
 pub struct AdminListenError {
     at: String,
     source: io::Error,
@@ -50,14 +52,13 @@ pub struct AdminListener {
 
 impl AdminListener {
     /// Binds to `HOST:PORT`; port 0 takes any free one. `more_names`: under which it is known besides.
-    pub async fn bind(
-        at: &str,
-        more_names: &[String],
-    ) -> Result<AdminListener, AdminListenError> {
-        let socket = TcpListener::bind(at).await.map_err(|source| AdminListenError {
-            at: at.to_owned(),
-            source,
-        })?;
+    pub async fn bind(at: &str, more_names: &[String]) -> Result<AdminListener, AdminListenError> {
+        let socket = TcpListener::bind(at)
+            .await
+            .map_err(|source| AdminListenError {
+                at: at.to_owned(),
+                source,
+            })?;
         let is_local = socket
             .local_addr()
             .is_ok_and(|address| address.ip().is_loopback());
@@ -107,13 +108,16 @@ impl NamedHosts {
         if name == "localhost" || self.names.contains(&name) {
             return true;
         }
-        let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        let address = name
+            .strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'));
         match address.unwrap_or(&name).parse::<IpAddr>() {
             // Who names an address was led by no name.
             Ok(ip) => !self.is_local || ip.to_canonical().is_loopback(),
             // No site has a name without a dot; containers and home networks use them.
             Err(_) => {
-                let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+                let is_plain =
+                    |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
                 !self.is_local && !name.is_empty() && name.bytes().all(is_plain)
             }
         }
@@ -167,7 +171,11 @@ impl<S> Watched<S> {
     }
 
     /// What came of a read or a write: something that moved, or perhaps too long a silence.
-    fn moved<T>(&mut self, cx: &mut Context<'_>, moved: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn moved<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        moved: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         match moved {
             Poll::Ready(result) => {
                 let deadline = Instant::now() + self.silence_max;
@@ -250,10 +258,22 @@ mod tests {
     #[test]
     fn elsewhere_addresses_and_names_without_a_dot_are_let_in() {
         let hosts = NamedHosts::new(false, ["0.0.0.0"].into_iter());
-        for host in ["ambra:50009", "umbrel", "192.168.1.7:50009", "[fd00::7]:50009"] {
+        for host in [
+            "ambra:50009",
+            "umbrel",
+            "192.168.1.7:50009",
+            "[fd00::7]:50009",
+        ] {
             assert!(hosts.allow(host), "{host}");
         }
-        for host in ["evil.example", "umbrel.local:50009", "evil.", "", ":80", "a b"] {
+        for host in [
+            "evil.example",
+            "umbrel.local:50009",
+            "evil.",
+            "",
+            ":80",
+            "a b",
+        ] {
             assert!(!hosts.allow(host), "{host}");
         }
     }

@@ -124,8 +124,7 @@ mod tests {
 
     #[test]
     fn processor_time_is_read_whatever_the_programs_name() {
-        let stat =
-            "42 (a ) b) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 9 0 12345 1000 200 18446744073709551615";
+        let stat = "42 (a ) b) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 9 0 12345 1000 200 18446744073709551615";
         assert_eq!(cpu_seconds(stat), Some(2.0));
         assert_eq!(cpu_seconds("42 (x) S 1"), None);
     }

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 /// Lower ends of the steps, in sat/vB: fine where most transactions are, about twice as wide further up.
 pub const STEPS: [f64; 24] = [
-    0.0, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 70.0,
-    100.0, 200.0, 500.0, 1000.0,
+    0.0, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0,
+    40.0, 50.0, 70.0, 100.0, 200.0, 500.0, 1000.0,
 ];
 
 /// Virtual bytes of a block: a quarter of 4,000,000 weight units.
@@ -59,7 +59,17 @@ mod tests {
 
     #[test]
     fn each_rate_falls_into_its_step() {
-        let report = report(6, &[(0.0, 1), (0.1, 2), (0.2, 4), (1.0, 8), (1.4, 16), (5000.0, 32)]);
+        let report = report(
+            6,
+            &[
+                (0.0, 1),
+                (0.1, 2),
+                (0.2, 4),
+                (1.0, 8),
+                (1.4, 16),
+                (5000.0, 32),
+            ],
+        );
         let filled: Vec<_> = report
             .by_rate
             .iter()
@@ -77,6 +87,9 @@ mod tests {
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[(1.0, 1_000_000)]), None);
         assert_eq!(of(&[(1.0, 1), (2.0, 1_000_000)]), Some(1.0));
-        assert_eq!(of(&[(1.0, 9_000_000), (2.0, 600_000), (7.0, 600_000)]), Some(2.0));
+        assert_eq!(
+            of(&[(1.0, 9_000_000), (2.0, 600_000), (7.0, 600_000)]),
+            Some(2.0)
+        );
     }
 }

@@ -246,8 +246,8 @@ pub fn text(report: &Report) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::*;
     use super::super::Monitor;
+    use super::*;
 
     #[test]
     fn the_document_lists_each_metric_with_its_type_and_no_others() {

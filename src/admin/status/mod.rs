@@ -42,7 +42,7 @@ use crate::{
 };
 use connect::Connect;
 use curve::Curve;
-pub use listen::{AdminListener, AdminListenError, NamedHosts};
+pub use listen::{AdminListenError, AdminListener, NamedHosts};
 use machine::Disk;
 use node::NodeReport;
 pub use report::{Report, Stage};

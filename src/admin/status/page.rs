@@ -66,7 +66,14 @@ mod tests {
     fn the_page_names_nothing_outside_of_itself() {
         // The names of SVG's and XML's vocabularies are no addresses.
         let text = html().replace("http://www.w3.org/2000/svg", "");
-        for outside in ["http:", "https:", "//cdn", "@import", "url(", "<link rel=\"stylesheet"] {
+        for outside in [
+            "http:",
+            "https:",
+            "//cdn",
+            "@import",
+            "url(",
+            "<link rel=\"stylesheet",
+        ] {
             assert!(!text.contains(outside), "{outside}");
         }
         // The policy allows no style but the one.

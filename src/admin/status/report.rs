@@ -332,9 +332,7 @@ fn wallets(sources: &Sources, server: Server) -> Wallets {
         notifications: Told::ALL
             .map(|of| (of.name(), stats.notifications(of)))
             .to_vec(),
-        times: Way::ALL
-            .map(|way| (way.name(), stats.times(way)))
-            .to_vec(),
+        times: Way::ALL.map(|way| (way.name(), stats.times(way))).to_vec(),
         waiting: server.waiting,
     };
     Wallets {

@@ -83,7 +83,10 @@ impl Teller {
                 self.status = status;
             }
         }
-        if self.watchdog.is_some_and(|every| is_due(self.life_told, every)) {
+        if self
+            .watchdog
+            .is_some_and(|every| is_due(self.life_told, every))
+        {
             match self.monitor.not_alive() {
                 None => {
                     self.life_told = Some(Instant::now());
@@ -107,10 +110,9 @@ fn sentence(report: &Report) -> String {
         (_, Stage::FirstSync) => {
             let percent = report.sync.share * 100.0;
             let text = report.sync.text.as_deref().unwrap_or_default();
-            let left = report
-                .sync
-                .seconds_left
-                .map_or(String::new(), |left| format!(", {} min left", left.div_ceil(60)));
+            let left = report.sync.seconds_left.map_or(String::new(), |left| {
+                format!(", {} min left", left.div_ceil(60))
+            });
             format!("first sync: {percent:.1} %, {text}{left}")
         }
         (Some(why), Stage::Waiting) => why.clone(),
@@ -139,10 +141,7 @@ mod tests {
         report.sync.share = 0.4217;
         report.sync.text = Some("block 7".to_owned());
         report.sync.seconds_left = Some(61);
-        assert_eq!(
-            sentence(&report),
-            "first sync: 42.2 %, block 7, 2 min left"
-        );
+        assert_eq!(sentence(&report), "first sync: 42.2 %, block 7, 2 min left");
         report.stage = Stage::InStep;
         report.indexed = Some(9);
         assert_eq!(sentence(&report), "block 9; the node is away");

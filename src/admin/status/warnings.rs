@@ -138,8 +138,7 @@ impl<S: Subscriber> Layer<S> for Recorder {
         }
         let mut sentence = Sentence(String::new());
         event.record(&mut sentence);
-        self.0
-            .add(*metadata.level(), metadata.target(), sentence.0);
+        self.0.add(*metadata.level(), metadata.target(), sentence.0);
     }
 }
 
