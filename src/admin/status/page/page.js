@@ -136,7 +136,7 @@
     let name, value, note, below, share;
     if (report.stage === "waiting") {
       drawScale(["0", "15", "30", "45"]);
-      [name, value, note, below, share] = ["", "–", "waiting", "", 0];
+      [name, value, note, below, share] = ["WAITING", "–", `for ${span(now() - report.started)}`, "", (now() - report.started) / 3600];
     } else if (report.stage === "in_step") {
       // The hand goes round once an hour: a block comes every ten minutes, on average.
       drawScale(["0", "15", "30", "45"]);
@@ -240,6 +240,14 @@
         marks.push(draw("text", { x: x + slot * 0.1, y: at.height - 8 }, rounded(bin.from)));
       }
     });
+    // Where the next block begins, if not all fits into it.
+    const first = bins.findIndex((bin, index) => next !== null && (!all[from + index + 1] || all[from + index + 1].from > next));
+    if (first > 0) {
+      const x = at.left + slot * first;
+      const isLeft = x > at.width - 130;
+      marks.push(draw("line", { class: "mark", x1: x, x2: x, y1: at.top, y2: at.top + inner.height }));
+      marks.push(draw("text", { class: "mark-text", x: x + (isLeft ? -7 : 7), y: at.top + 16, "text-anchor": isLeft ? "end" : "start" }, "next block"));
+    }
     marks.push(draw("text", { x: at.width - at.right, y: 10, "text-anchor": "end" }, "sat/vB →"));
     canvas(at, ...marks);
   }
@@ -275,7 +283,7 @@
       marks.push(draw("text", { x: x(latest), y: at.height - 8, "text-anchor": "middle" }, "now"));
     }
     if (left !== null) {
-      marks.push(draw("text", { x: at.width - at.right, y: at.height - 8, "text-anchor": "end" }, `in ${span(left)}`));
+      marks.push(draw("text", { x: at.width - at.right, y: at.height - 8, "text-anchor": "end" }, `in ${span(left < 60 ? left : left + 30)}`));
     }
     canvas(at, ...marks);
     const percent = (100 * share).toFixed(1);
@@ -307,7 +315,7 @@
 
   function drawNode() {
     const node = report.node;
-    const words = { up: "Answers", away: "Away", unknown: "–" };
+    const words = { up: "Reachable", away: "Away", unknown: "–" };
     const progress = node.verification_progress;
     const isBehind = node.blocks !== null && node.headers !== null && node.headers > node.blocks;
     const news = { on: "by ZMQ", lost: "ZMQ is lost; polled", off: "polled" };
@@ -319,7 +327,9 @@
       ["Software", node.version && node.version.replace(/^\/|\/$/g, "").replaceAll("/", " ")],
       node.peers !== null && ["Peers", number(node.peers)],
       node.blocks !== null && ["Blocks", isBehind ? `${number(node.blocks)} of ${number(node.headers)}` : number(node.blocks)],
-      progress !== null && ["Verified", `${(Math.floor(progress * 10000) / 100).toFixed(2)} %`, progress],
+      progress !== null && (isBehind || progress < 0.9995
+        ? ["Verified", `${(Math.floor(progress * 10000) / 100).toFixed(2)} %`, progress]
+        : ["Verified", "all of it"]),
       ["Blocks come by", node.block_source],
       ["News come", node.zmq && news[node.zmq], undefined, node.zmq === "lost"],
     ]);
@@ -429,7 +439,9 @@
       [mood, text] = ["is-good", "In step with your node"];
     } else if (report.stage === "first_sync") {
       [mood, text] = ["is-busy", "Building the index; wallets can connect, and wait"];
-    } else if (report.stage === "waiting" || report.node.state === "away") {
+    } else if (report.stage === "waiting") {
+      [mood, text] = ["is-busy", "Waiting for your node"];
+    } else if (report.node.state === "away") {
       [mood, text] = ["is-bad", sentence(report.not_ready)];
     } else {
       [mood, text] = ["is-busy", sentence(report.not_ready)];
@@ -475,6 +487,11 @@
     if (!report) return;
     drawDial();
     drawSync();
+    const isWaiting = report.stage === "waiting";
+    document.body.classList.toggle("is-waiting", isWaiting);
+    byId("wait-panel").hidden = !isWaiting;
+    say("wait-why", sentence(report.not_ready));
+    for (const id of ["node-panel", "wallets-panel", "connect-panel"]) byId(id).hidden = isWaiting;
     byId("mempool-panel").hidden = !report.mempool || report.stage === "first_sync";
     drawMempool();
     drawNode();
