@@ -1,3 +1,3 @@
-//! For the server's owner: how Ambra does.
+//! For the one who runs it: checks of the index. The status page, metrics and health checks will stand here.
 
-pub mod status;
+pub mod verify;

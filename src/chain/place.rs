@@ -17,6 +17,16 @@ pub struct BlockPlace {
     pub undo_size: u32,
 }
 
+/// As a log names it, for a person to find.
+impl std::fmt::Display for BlockPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.file {
+            BlockPlace::NOWHERE => f.write_str("in no file"),
+            file => write!(f, "blk{file:05}.dat, offset {}", self.offset),
+        }
+    }
+}
+
 impl BlockPlace {
     pub const NOWHERE: u32 = u32::MAX;
 

@@ -5,8 +5,7 @@ use bitcoin::Network;
 
 use super::{
     values::{
-        self, AdminListen, BlockSourceChoice, LogFormat, LogLevels, MebiBytes, RpcUrl,
-        SYNC_MEMORY_DEFAULT,
+        self, BlockSourceChoice, LogFormat, LogLevels, MebiBytes, RpcUrl, SYNC_MEMORY_DEFAULT,
     },
     verbs::Command,
 };
@@ -37,6 +36,11 @@ pub(super) struct Args {
     /// Read settings from this TOML file; its keys are the options' long names
     #[arg(long, value_name = "FILE", value_parser = values::path())]
     pub conf: Option<PathBuf>,
+
+    /// Delete the index first and build it anew from the node: for one that is damaged, or of another format
+    // A flag, and so no setting: in a file it would delete the index at every start.
+    #[arg(long)]
+    pub rebuild: bool,
 
     #[command(flatten)]
     pub settings: Settings,
@@ -114,15 +118,6 @@ pub(super) struct Settings {
     #[arg(long, value_name = "TEXT", value_parser = values::banner, help_heading = "Wallets")]
     pub banner: Option<String>,
 
-    /// Where the status page listens: HOST:PORT, or off
-    /// [default: this machine; 50009, testnet 60009, testnet4 40009, signet 60609, regtest 60409]
-    #[arg(long, value_name = "HOST:PORT", value_parser = values::admin_listen, help_heading = "Status page")]
-    pub admin_listen: Option<AdminListen>,
-
-    /// A name under which the status page is known besides, repeatable; say, behind a proxy
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = values::admin_host, help_heading = "Status page")]
-    pub admin_host: Vec<String>,
-
     /// error, warn, info, debug or trace; by room too: info,sync=debug [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Log")]
     pub log_level: Option<LogLevels>,
@@ -134,13 +129,16 @@ pub(super) struct Settings {
 
 const _: () = assert!(SYNC_MEMORY_DEFAULT.0 == 1024, "the help text says 1024");
 
+/// The one flag that is no setting.
+const REBUILD: &str = "rebuild";
+
 /// The command line's shape: every setting may stand before the verb or after it, and a verb's own help is about the
 /// verb.
 pub(super) fn command() -> clap::Command {
     let command = <Args as clap::CommandFactory>::command();
     let command = command.mut_args(|arg| {
-        let is_setting = is_setting(&arg);
-        arg.global(is_setting)
+        let is_global = is_setting(&arg) || arg.get_id() == REBUILD;
+        arg.global(is_global)
     });
     let settings: Vec<_> = command
         .get_arguments()

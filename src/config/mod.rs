@@ -14,10 +14,8 @@ use bitcoin::Network;
 
 use args::{Args, Settings};
 pub use layers::Origin;
-pub use values::{
-    AdminListen, BlockSourceChoice, LogFormat, LogLevels, PROTOCOL_VERSIONS, network_name,
-};
-pub use verbs::{Command, Snapshot, Verify};
+pub use values::{BlockSourceChoice, LogFormat, LogLevels, PROTOCOL_VERSIONS, network_name};
+pub use verbs::{BlocksToVerify, Command, Snapshot, Verify};
 
 /// The folder of all networks' indexes, within the platform's data directory.
 const DATA_FOLDER: &str = "ambra";
@@ -65,6 +63,8 @@ pub struct Config {
     pub blocks_dir: Option<PathBuf>,
     /// Holds a subfolder for each network, see [`Config::db_dir`].
     pub db_root: PathBuf,
+    /// The index is to be deleted before it is opened.
+    pub rebuild: bool,
     pub sync_memory_bytes: usize,
     pub cache_memory_bytes: usize,
     /// As typed and checked; empty: the default, see [`Config::listen_urls`].
@@ -73,9 +73,6 @@ pub struct Config {
     pub protocol_max: Option<String>,
     pub server_name: Option<String>,
     pub banner: Option<String>,
-    pub admin_listen: AdminListen,
-    /// Names under which the status page is known besides, in the header `Host`.
-    pub admin_host: Vec<String>,
     pub log_levels: LogLevels,
     pub log_format: LogFormat,
 }
@@ -148,8 +145,6 @@ impl Config {
             protocol_max,
             server_name,
             banner,
-            admin_listen,
-            admin_host,
             log_level,
             log_format,
         } = args.settings;
@@ -177,6 +172,11 @@ impl Config {
             }
         };
         // The local one: an index of 50 GB has no place in a roaming profile.
+        if args.rebuild && !matches!(&args.command, None | Some(Command::Serve | Command::Sync)) {
+            return Err(ConfigError::Conflict(
+                "--rebuild goes with serving and with `ambra sync` only",
+            ));
+        }
         let db_root = db_dir
             .or_else(|| dirs::data_local_dir().map(|dir| dir.join(DATA_FOLDER)))
             .ok_or(ConfigError::Conflict(
@@ -191,6 +191,7 @@ impl Config {
             block_source: block_source.unwrap_or_default(),
             blocks_dir,
             db_root,
+            rebuild: args.rebuild,
             sync_memory_bytes: sync_memory.unwrap_or(values::SYNC_MEMORY_DEFAULT).bytes(),
             cache_memory_bytes: cache_memory.unwrap_or(values::CACHE_MEMORY_DEFAULT).bytes(),
             listen,
@@ -198,8 +199,6 @@ impl Config {
             protocol_max,
             server_name,
             banner,
-            admin_listen: admin_listen.unwrap_or_default(),
-            admin_host,
             log_levels: log_level.unwrap_or_else(|| match &args.command {
                 Some(command) if command.is_question() => LogLevels::only_warnings(),
                 Some(_) | None => LogLevels::default(),
@@ -221,16 +220,7 @@ impl Config {
             self.listen.clone()
         }
     }
-
-    /// Where the status page listens if nothing else is said: on this machine only.
-    pub fn admin_usual(&self, network: Network) -> String {
-        format!("127.0.0.1:{}", usual_port(network) + ADMIN_PORT_OFFSET)
-    }
 }
-
-/// From a network's usual port for wallets to the status page's. Other servers take the next ones for TLS and
-/// WebSocket (50002, 50003, 50004); nobody is known to use this one, on no network.
-const ADMIN_PORT_OFFSET: u16 = 8;
 
 /// The TCP port on which wallets expect a server of this network.
 pub fn usual_port(network: Network) -> u16 {

@@ -44,7 +44,41 @@ pub enum Command {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
-pub struct Verify {}
+#[command(long_about = VERIFY)]
+pub struct Verify {
+    /// How many blocks are made again from the node's bytes: a number of them, chosen at random, or all
+    #[arg(long, value_name = "all|N", default_value = "1000", value_parser = blocks_to_verify)]
+    pub blocks: BlocksToVerify,
+
+    /// Choose the same blocks as an earlier check, which printed this number
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+}
+
+const VERIFY: &str = "\
+Check the index against itself and against the node's blocks. Nothing is written, and a server may use the
+index meanwhile. Every row is read: headers must link and be the node's, transactions must have one number
+and one place each. Of some blocks, or of all, the rows are made again from the node's bytes and compared;
+with all, the number and the sum of unspent outputs are compared with the node's too.
+
+Exit codes: 0 no fault; 1 faults were found, or the check could not be finished; 2 a wrong option.";
+
+/// What `--blocks` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlocksToVerify {
+    All,
+    Some(u32),
+}
+
+fn blocks_to_verify(text: &str) -> Result<BlocksToVerify, String> {
+    match text {
+        "all" => Ok(BlocksToVerify::All),
+        _ => text
+            .parse()
+            .map(BlocksToVerify::Some)
+            .map_err(|_| "this must be 'all' or a number of blocks".to_owned()),
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum Snapshot {

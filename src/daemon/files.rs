@@ -36,8 +36,16 @@ const CHECKSUM_LEN: usize = 32;
 /// No block is larger (Bitcoin Core `MAX_BLOCK_SERIALIZED_SIZE`); undo data are smaller than this too.
 const RECORD_BYTES_MAX: u32 = 4_000_000 * 2;
 
-/// Open files that are kept: blk and rev files of which many are read at random.
+/// Open files that are kept: blk and rev files of which many are read at random. At most an eighth of what the
+/// process may open: the rest is for the index and for connections.
 const OPEN_FILES_MAX: usize = 512;
+
+fn open_files_max() -> usize {
+    let allowed = rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);
+    usize::try_from(allowed / 8)
+        .unwrap_or(OPEN_FILES_MAX)
+        .clamp(1, OPEN_FILES_MAX)
+}
 
 /// Why the files do not give a block.
 #[derive(Debug, thiserror::Error)]
@@ -439,7 +447,7 @@ impl BlockFiles {
             .open
             .write()
             .unwrap_or_else(|broken| broken.into_inner());
-        if open.len() >= OPEN_FILES_MAX {
+        if open.len() >= open_files_max() {
             open.clear();
         }
         open.insert((kind, number), file.clone());

@@ -19,7 +19,9 @@ use rocksdb::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    BlockRow, TxPlace,
+    BlockRow, IndexError, TxPlace,
+    error::open_error,
+    folder::{FOLDER, is_whole},
     hash_rows::{HISTORY, TXID},
     rows::BlockRows,
     schema::{
@@ -68,48 +70,6 @@ const META_GENESIS: &[u8] = b"genesis";
 const META_TIP: &[u8] = b"tip";
 const META_PACKED_END: &[u8] = b"packed_end";
 
-/// Why the index cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum IndexError {
-    #[error(
-        "there is no room left on the disk of the index; make room and start again, nothing is lost"
-    )]
-    DiskFull,
-    #[error("the database failed: {0}")]
-    Database(String),
-    #[error("{0}; run `ambra` on a new --db-dir, or delete this one: it is rebuilt from the node")]
-    Damaged(#[from] DamagedRow),
-    #[error(
-        "{path} holds {found}, not {wanted}; choose another --db-dir, or delete it: it is rebuilt from the node"
-    )]
-    Foreign {
-        path: PathBuf,
-        found: String,
-        wanted: String,
-    },
-    #[error("another process uses the index in {path}; stop it, or choose another --db-dir")]
-    InUse { path: PathBuf },
-    #[error("{action} {path}: {cause}")]
-    File {
-        action: &'static str,
-        path: PathBuf,
-        cause: std::io::Error,
-    },
-    #[error("the first sync's file {path} is damaged; delete {folder} to start the sync again")]
-    DamagedRun { path: PathBuf, folder: PathBuf },
-}
-
-impl From<rocksdb::Error> for IndexError {
-    fn from(error: rocksdb::Error) -> IndexError {
-        let text = error.into_string();
-        if text.contains("No space left") {
-            IndexError::DiskFull
-        } else {
-            IndexError::Database(text)
-        }
-    }
-}
-
 /// The index: which transactions touch a script, where a transaction lies, what the chain is.
 pub struct Index {
     pub(super) db: DB,
@@ -126,35 +86,93 @@ impl Index {
             path: path.to_owned(),
             cause,
         })?;
+        is_whole(path)?;
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
         let families = FAMILIES
             .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, Some(&cache))));
-        let db = DB::open_cf_descriptors(&database_options(), path.join("rocksdb"), families)
-            .map_err(|error| {
-                let text = error.to_string();
-                if text.contains("lock hold by current process") || text.contains("While lock file")
-                {
-                    IndexError::InUse {
-                        path: path.to_owned(),
-                    }
-                } else {
-                    IndexError::from(error)
-                }
-            })?;
+        let db = DB::open_cf_descriptors(&database_options(), path.join(FOLDER), families)
+            .map_err(|error| open_error(error, path))?;
         let index = Index {
             db,
             path: path.to_owned(),
             packed_end: AtomicU32::new(0),
         };
         index.check_identity(genesis)?;
-        if let Some(end) = index.meta(META_PACKED_END)? {
+        index.read_packed_end()?;
+        index.check_tip()?;
+        Ok(index)
+    }
+
+    /// Opens an index to read what it holds at this moment, be there a server that writes it or not.
+    /// `scratch` is a folder for RocksDB's own log; nothing is written to the index.
+    pub(super) fn open_beside(
+        path: &Path,
+        scratch: &Path,
+        genesis: &BlockHash,
+    ) -> Result<Index, IndexError> {
+        let folder = path.join(FOLDER);
+        if !folder.is_dir() {
+            return Err(IndexError::None {
+                path: path.to_owned(),
+            });
+        }
+        is_whole(path)?;
+        let mut options = database_options();
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        // So the files that the server deletes meanwhile stay readable.
+        options.set_max_open_files(-1);
+        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let families = FAMILIES
+            .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, Some(&cache))));
+        let db =
+            DB::open_cf_descriptors_as_secondary(&options, folder.as_path(), scratch, families)?;
+        let index = Index {
+            db,
+            path: path.to_owned(),
+            packed_end: AtomicU32::new(0),
+        };
+        if index.db.get_cf(index.family(META), META_FORMAT)?.is_none() {
+            return Err(IndexError::None {
+                path: path.to_owned(),
+            });
+        }
+        index.check_identity(genesis)?;
+        index.read_packed_end()?;
+        Ok(index)
+    }
+
+    fn read_packed_end(&self) -> Result<(), IndexError> {
+        if let Some(end) = self.meta(META_PACKED_END)? {
             let end = end.try_into().map(u32::from_le_bytes);
             let damaged = |_| DamagedRow { family: META };
-            index
-                .packed_end
+            self.packed_end
                 .store(end.map_err(damaged)?, Ordering::Release);
         }
-        Ok(index)
+        Ok(())
+    }
+
+    /// The tip is the highest block's. A batch that is lost in the middle of the write-ahead log (a file that a
+    /// copy left out) would show here.
+    fn check_tip(&self) -> Result<(), IndexError> {
+        let Some(tip) = self.tip()? else {
+            return Ok(());
+        };
+        let mut highest = self.db.raw_iterator_cf(self.family(BlockRow::FAMILY));
+        highest.seek_to_last();
+        let Some((key, value)) = highest.item() else {
+            highest.status()?;
+            return Err(IndexError::Corrupt("it has a tip and no block".to_owned()));
+        };
+        let (height, row) = (BlockRow::decode_key(key)?, BlockRow::decode_value(value)?);
+        let next_tx = row.first_tx.checked_add(row.tx_count);
+        if (height, row.hash, next_tx) == (tip.height, tip.hash, Some(tip.next_tx)) {
+            return Ok(());
+        }
+        Err(IndexError::Corrupt(format!(
+            "its tip is block {}, its highest row block {height}",
+            tip.height
+        )))
     }
 
     /// The folder it lies in.
@@ -303,13 +321,17 @@ impl Index {
         Ok(())
     }
 
-    /// Takes away the block at `height` and all above it without their rows: one scan over all rows.
-    /// For a reorg whose stale blocks the node no longer has.
-    pub fn truncate(&self, height: Height) -> Result<(), IndexError> {
-        let Some(block) = self.block(height)? else {
-            return Ok(());
-        };
+    /// Finds all rows of the block at `height` and of all above it without their bytes: one scan over all rows.
+    /// For a reorg whose stale blocks the node no longer has. Nothing is written, so that questions are answered
+    /// while it lasts; [`Index::truncate`] then is short.
+    pub fn find_above(&self, height: Height) -> Result<Truncation, IndexError> {
         let mut batch = WriteBatch::default();
+        let Some(block) = self.block(height)? else {
+            return Ok(Truncation {
+                batch,
+                first: TxNum(u32::MAX),
+            });
+        };
         self.truncate_hashes(block.first_tx, &mut batch)?;
         for (name, first) in [
             (TxPositionRow::FAMILY, TxPositionRow::key(block.first_tx)),
@@ -325,9 +347,16 @@ impl Index {
         }
         self.put_tip_below(&mut batch, height)?;
         self.lower_packed_end(&mut batch, block.first_tx);
-        self.db.write_opt(batch, &durably())?;
-        self.packed_end
-            .fetch_min(block.first_tx.0, Ordering::AcqRel);
+        Ok(Truncation {
+            batch,
+            first: block.first_tx,
+        })
+    }
+
+    /// Takes away what [`Index::find_above`] found. Nothing may have been written in between.
+    pub fn truncate(&self, found: Truncation) -> Result<(), IndexError> {
+        self.db.write_opt(found.batch, &durably())?;
+        self.packed_end.fetch_min(found.first.0, Ordering::AcqRel);
         Ok(())
     }
 
@@ -503,6 +532,13 @@ impl Index {
     }
 }
 
+/// Rows that are to go, and the tip that is then left: for [`Index::truncate`].
+pub struct Truncation {
+    batch: WriteBatch,
+    /// The first transaction that goes.
+    first: TxNum,
+}
+
 /// All rows of a column family in one number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FamilyFingerprint {
@@ -652,6 +688,8 @@ fn database_options() -> Options {
     options.create_missing_column_families(true);
     options.set_atomic_flush(true);
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    // A log file that a copy left out is missed, instead of making a hole.
+    options.set_track_and_verify_wals_in_manifest(true);
     options.set_db_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_total_wal_size(WRITE_BUFFER_BYTES as u64);
     options.set_max_background_jobs(2);

@@ -1,13 +1,18 @@
 //! The index: which transactions touch a script, where a transaction lies, what the chain is.
 //!
-//! `schema` are the rows as types, `rows` makes them from a block (pure), `db` keeps them with `hash_rows` (the only
-//! places that know RocksDB), `bulk` builds the whole index at the speed of the disk.
+//! `schema` are the rows as types, `rows` makes them from a block (pure), `db` keeps them with `hash_rows`, `bulk`
+//! builds the whole index at the speed of the disk. `beside` and `inspect` are for those who check an index,
+//! `folder` and `error` for when it cannot be used. Only this room knows RocksDB.
 
+mod beside;
 mod bulk;
 mod db;
+mod error;
+mod folder;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod hash_rows;
+mod inspect;
 mod packed;
 mod rows;
 pub mod schema;
@@ -16,8 +21,11 @@ mod tests;
 
 use bitcoin::BlockHash;
 
+pub use beside::Beside;
 pub use bulk::{Bulk, CHUNK_TXS_MAX, Finish, Gatherer};
-pub use db::{Index, IndexError, TxPlaces};
+pub use db::{FamilyFingerprint, Index, Truncation, TxPlaces};
+pub use error::IndexError;
+pub use inspect::{Column, HashRows, Seen};
 pub use rows::{BlockRows, BlockVisitor, visit_block};
 pub use schema::TipRow;
 

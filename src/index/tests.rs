@@ -157,7 +157,8 @@ proptest! {
         let mut short = chain.clone();
         short.blocks.truncate(keep);
         let (_short_folder, expected, _) = connected(&short);
-        index.truncate(keep as Height).unwrap();
+        let found = index.find_above(keep as Height).unwrap();
+        index.truncate(found).unwrap();
         prop_assert_eq!(index.fingerprint().unwrap(), expected.fingerprint().unwrap());
         prop_assert_eq!(index.tip().unwrap(), expected.tip().unwrap());
     }
@@ -192,7 +193,8 @@ proptest! {
         (0..25).for_each(|number| branch.grow(number % 5));
         let (_branch_folder, expected, branch_rows) = connected(&branch);
         if is_scan {
-            index.truncate(keep as Height).unwrap();
+            let found = index.find_above(keep as Height).unwrap();
+            index.truncate(found).unwrap();
         } else if is_split {
             let stale: Vec<BlockRows> = rows[keep..].iter().rev().cloned().collect();
             index.apply(&stale, &[]).unwrap();
@@ -388,4 +390,79 @@ fn a_run_that_was_cut_or_changed_is_refused() {
         Bulk::resume(&index),
         Err(IndexError::DamagedRun { .. })
     ));
+}
+
+/// A database with a table, closed.
+fn closed(seed: u64) -> (tempfile::TempDir, FakeChain) {
+    let chain = random_chain(seed, 10);
+    let (folder, index, _) = connected(&chain);
+    drop(index);
+    // Opening makes a table of what the log had.
+    drop(open(&folder, &chain));
+    (folder, chain)
+}
+
+#[test]
+fn a_database_without_the_file_that_names_the_others_is_refused_and_nothing_is_deleted() {
+    let (folder, chain) = closed(3);
+    let rocksdb = folder.path().join("rocksdb");
+    std::fs::remove_file(rocksdb.join("CURRENT")).unwrap();
+    let files = || std::fs::read_dir(&rocksdb).unwrap().count();
+    let before = files();
+    let genesis = chain.blocks[0].block_hash();
+    let error = Index::open(folder.path(), &genesis).err().unwrap();
+    assert!(matches!(error, IndexError::Incomplete { .. }), "{error}");
+    assert!(error.to_string().contains("--rebuild"), "{error}");
+    assert_eq!(files(), before);
+}
+
+#[test]
+fn a_tip_that_no_block_row_stands_for_is_refused() {
+    let chain = random_chain(4, 10);
+    let (folder, index, rows) = connected(&chain);
+    let genesis = chain.blocks[0].block_hash();
+    let reopened = |index: Index| {
+        drop(index);
+        Index::open(folder.path(), &genesis)
+    };
+    // 1. A block that the tip does not know.
+    let key = BlockRow::key(10);
+    let last = rows[10].block.encode_value();
+    index.spoil("block", &BlockRow::key(11), Some(&last));
+    let error = reopened(index).err().unwrap();
+    assert!(matches!(error, IndexError::Corrupt(_)), "{error}");
+    assert!(error.to_string().contains("--rebuild"), "{error}");
+
+    // 2. A tip whose block is not there.
+    Index::destroy(folder.path()).unwrap();
+    let index = open(&folder, &chain);
+    for rows in &rows {
+        index.apply(&[], std::slice::from_ref(rows)).unwrap();
+    }
+    index.spoil("block", &key, None);
+    assert!(matches!(reopened(index), Err(IndexError::Corrupt(_))));
+}
+
+#[test]
+fn what_is_destroyed_is_the_index_alone() {
+    let (folder, chain) = closed(5);
+    std::fs::write(folder.path().join("tls.key"), b"a key").unwrap();
+    std::fs::create_dir(folder.path().join("sync")).unwrap();
+
+    // 1. Not while it is in use.
+    let index = open(&folder, &chain);
+    let error = Index::destroy(folder.path()).err().unwrap();
+    assert!(matches!(error, IndexError::InUse { .. }), "{error}");
+    assert!(index.tip().unwrap().is_some());
+    drop(index);
+
+    // 2. Also where nothing of it can be read.
+    std::fs::write(folder.path().join("rocksdb/CURRENT"), b"").unwrap();
+    Index::destroy(folder.path()).unwrap();
+    assert_eq!(open(&folder, &chain).tip().unwrap(), None);
+    assert!(folder.path().join("tls.key").exists());
+    assert!(!folder.path().join("sync").exists());
+
+    // 3. And where there is none.
+    Index::destroy(&folder.path().join("nothing")).unwrap();
 }

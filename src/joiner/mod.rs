@@ -3,7 +3,7 @@
 mod listen;
 mod node;
 mod serve;
-mod status;
+mod verify;
 
 use tokio::sync::watch;
 
@@ -37,6 +37,7 @@ pub async fn run(
     let Invocation { command, config } = invocation;
     match command {
         Command::Serve => serve::run(&config, shutdown).await.map(|()| Outcome::Well),
+        Command::Verify(verify) => verify::run(&config, &verify, shutdown).await,
         Command::Completions { shell } => print(&config::completions(shell)),
         Command::Man => print(&config::man_page()),
         command => Err(not_yet(&command, &config)),

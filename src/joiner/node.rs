@@ -4,7 +4,6 @@ use std::{path::Path, time::Duration};
 
 use super::RunError;
 use crate::{
-    admin::status::Monitor,
     config::{self, BlockSourceChoice, Config},
     daemon::{
         discover::{self, NodeLocation},
@@ -34,10 +33,7 @@ pub(super) fn wanted(config: &Config) -> discover::Wanted {
 }
 
 /// Looks for the node until it answers.
-pub(super) async fn find_node(
-    config: &Config,
-    monitor: &Monitor,
-) -> Result<NodeLocation, RunError> {
+pub(super) async fn find_node(config: &Config) -> Result<NodeLocation, RunError> {
     let wanted = wanted(config);
     let mut told = String::new();
     loop {
@@ -50,14 +46,12 @@ pub(super) async fn find_node(
                     node.rpc_url,
                     config::network_name(node.network)
                 );
-                monitor.waits_for(None);
                 return Ok(node);
             }
             Err(error) if error.is_passing() => {
                 let text = error.to_string();
                 if text != told {
                     tracing::warn!("{text}; waiting for it");
-                    monitor.waits_for(Some(text.clone()));
                     told = text;
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
@@ -69,7 +63,6 @@ pub(super) async fn find_node(
 
 /// Asks the node until it answers; a refusal is an error.
 pub(super) async fn ask<T: Send + 'static>(
-    monitor: &Monitor,
     question: impl Fn() -> Result<T, RpcError> + Clone + Send + 'static,
 ) -> Result<T, RunError> {
     let mut told = String::new();
@@ -79,14 +72,10 @@ pub(super) async fn ask<T: Send + 'static>(
             .await
             .map_err(RunError::of)?
         {
-            Ok(answer) => {
-                monitor.waits_for(None);
-                return Ok(answer);
-            }
+            Ok(answer) => return Ok(answer),
             Err(RpcError::Unavailable(text)) => {
                 if text != told {
                     tracing::warn!("{text}; waiting for the node");
-                    monitor.waits_for(Some(text.clone()));
                     told = text;
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;

@@ -306,7 +306,8 @@ fn load(core: &Core) -> Result<Chain, QueryError> {
     })?;
     if !is_complete {
         return Err(QueryError::Unavailable(format!(
-            "the index has a gap above block {}",
+            "the index has a gap above block {}; start once with --rebuild: the old one is deleted, and a new one \
+             built from the node",
             chain.tip.height
         )));
     }

@@ -402,7 +402,10 @@ fn add_block(
         match add_from_files(gatherer, height, base, planned, files, buffers) {
             Ok(()) => return Ok(()),
             Err(error) => {
-                tracing::warn!("block {height} cannot be read: {error}; asking the node for it");
+                tracing::warn!(
+                    "block {height} ({}) cannot be read: {error}; asking the node for it",
+                    planned.place
+                );
             }
         }
     }

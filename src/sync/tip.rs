@@ -39,6 +39,14 @@ const BLOCK_POLL: Duration = Duration::from_secs(5);
 /// How long a call for a new block waits at the node.
 const LONG_POLL: Duration = Duration::from_secs(30);
 
+/// A node in its initial download that is more blocks than this behind the index, on the index's own branch, builds its
+/// chain anew (`-reindex`): it comes back, and what it will have again is not taken away.
+const BEHIND_MAX: Height = 100;
+
+/// An index with so many blocks that shares none but the first with the node's chain is another chain's: all signets
+/// have the same genesis block, and so have all regtests.
+const OTHER_CHAIN_BLOCKS: Height = 1000;
+
 /// Between two attempts where the node does not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -312,7 +320,10 @@ impl Writer {
                 (Step::Connect { to }, Some(tip)) => {
                     self.connect(tip.height + 1, tip.next_tx, to)?
                 }
-                (Step::Reorganize { fork, to }, Some(tip)) => self.reorganize(tip, fork, to)?,
+                (Step::Reorganize { fork, to }, Some(tip)) => {
+                    self.check_rollback(tip, fork, to)?;
+                    self.reorganize(tip, fork, to)?;
+                }
                 (Step::Begin { to }, _) => self.connect(0, TxNum::ZERO, to)?,
                 (Step::Idle | Step::Connect { .. } | Step::Reorganize { .. }, None) => {
                     return Err(SyncError::Node("the node has no blocks".into()));
@@ -342,6 +353,26 @@ impl Writer {
             ));
         }
         Ok(fork)
+    }
+
+    /// An error where the node has gone back for a reason that will pass, or is not ours.
+    fn check_rollback(&self, tip: TipRow, fork: Height, to: Height) -> Result<(), SyncError> {
+        if fork == 0 && to > 0 && tip.height >= OTHER_CHAIN_BLOCKS {
+            return Err(SyncError::Node(
+                "the node's chain and the index share their first block only (another signet?); nothing is changed \
+                 until the former node is back; to follow this one, choose another --db-dir, or start once with \
+                 --rebuild"
+                    .into(),
+            ));
+        }
+        let is_behind = fork == to && tip.height - to > BEHIND_MAX;
+        if is_behind && self.rpc.blockchain_info()?.initial_block_download {
+            return Err(SyncError::Node(format!(
+                "the node is back at block {to}, as if it built its chain anew; the index keeps its {} blocks",
+                tip.height
+            )));
+        }
+        Ok(())
     }
 
     /// Connects blocks from `first` on, up to `to` or as many as fit a batch.
@@ -386,10 +417,14 @@ impl Writer {
                 self.publish(Some(lowest), &stale, &branch)
             }
             Err(error) => {
+                // A node that is away has lost nothing: wait for it instead.
+                self.rpc.best_block_hash()?;
                 tracing::warn!("{error}; taking stale rows away by a scan of the whole index");
+                // The scan is long on a large index: until it is over, questions are answered as before.
                 let _unhurried = self.stats.unhurried();
+                let found = self.index.find_above(fork + 1)?;
                 self.state.begin_reorg();
-                self.index.truncate(fork + 1)?;
+                self.index.truncate(found)?;
                 self.stats
                     .disconnected
                     .fetch_add(depth.into(), Ordering::Relaxed);
@@ -524,7 +559,7 @@ impl Writer {
                 if place.file != BlockPlace::NOWHERE =>
             {
                 tracing::warn!(
-                    "block {height} cannot be read from the files: {error}; asking the node for it"
+                    "block {height} ({place}) cannot be read from the files: {error}; asking the node for it"
                 );
                 let bytes = self.source.fetch(hash)?;
                 let block = BlockView::parse(&bytes).map_err(bad)?;

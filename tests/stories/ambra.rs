@@ -22,6 +22,8 @@ pub const SYNC_PATIENCE: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 pub struct Ambra {
+    /// Programs that start it, each of which becomes the next: for another user, limit or clock.
+    wrapper: Vec<String>,
     arguments: Vec<String>,
     db_dir: Arc<TempDir>,
     process: Option<Child>,
@@ -53,22 +55,54 @@ impl Ambra {
 
     /// Just begun, on a fresh database.
     pub fn start_unseen(node: &Node, options: &[&str]) -> Ambra {
-        let db_dir = Arc::new(tempfile::tempdir().expect("a temporary directory"));
-        let mut ambra = Ambra {
-            arguments: arguments(node, db_dir.path(), options),
-            db_dir,
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary directory"));
+        let mut ambra = Ambra::in_folder(node, folder, options);
+        ambra.launch_unseen();
+        ambra
+    }
+
+    /// Not begun; on whatever lies in this folder.
+    pub fn in_folder(node: &Node, folder: Arc<TempDir>, options: &[&str]) -> Ambra {
+        Ambra {
+            wrapper: Vec::new(),
+            arguments: arguments(node, folder.path(), options),
+            db_dir: folder,
             process: None,
             log: Arc::default(),
             launched_at: 0,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
-        };
-        ambra.launch_unseen();
-        ambra
+        }
+    }
+
+    /// Not begun; on a copy of this one's database, as it is on disk now.
+    pub fn on_a_copy(&self, node: &Node) -> Ambra {
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary directory"));
+        copy_folder(self.db_dir.path(), folder.path());
+        Ambra::in_folder(node, folder, &[])
+    }
+
+    /// Its database, for another server.
+    pub fn folder(&self) -> Arc<TempDir> {
+        Arc::clone(&self.db_dir)
+    }
+
+    /// Started by these programs from now on; `[]`: by none.
+    pub fn wrap(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+    }
+
+    /// With one more option for the next starts; or without it again.
+    pub fn set_option(&mut self, option: &str, is_set: bool) {
+        self.arguments.retain(|argument| argument != option);
+        if is_set {
+            self.arguments.push(option.to_owned());
+        }
     }
 
     /// Another one on the same database.
     pub fn twin(&self) -> Ambra {
         let mut twin = Ambra {
+            wrapper: Vec::new(),
             arguments: self.arguments.clone(),
             db_dir: Arc::clone(&self.db_dir),
             process: None,
@@ -118,13 +152,60 @@ impl Ambra {
     }
 
     fn spawn(&self) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_ambra"))
-            .args(&self.arguments)
+        self.command(&[])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the server can be run")
+    }
+
+    /// The program with this server's options behind these words.
+    fn command(&self, words: &[&str]) -> Command {
+        let program = program().display().to_string();
+        let mut line: Vec<&str> = self.wrapper.iter().map(String::as_str).collect();
+        line.push(&program);
+        line.extend(words);
+        let mut command = Command::new(line[0]);
+        command.args(&line[1..]).args(&self.arguments);
+        command
+    }
+
+    /// Runs the program to its end with a verb and this server's options; all that it printed.
+    pub fn run(&self, words: &[&str]) -> (ExitStatus, String) {
+        let output = self.command(words).stdin(Stdio::null()).output();
+        let output = output.expect("the program can be run");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status, String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Waits until it has ended by itself; its exit status, and what it said since it was launched.
+    #[track_caller]
+    pub fn wait_until_it_ends(&mut self) -> (ExitStatus, String) {
+        let status = until(SYNC_PATIENCE, || self.exit_status());
+        let status = status.expect("the server ends by itself");
+        self.process = None;
+        // Its last words may still be on the way through the pipe.
+        until(Duration::from_secs(5), || {
+            (Arc::strong_count(&self.log) == 1).then_some(())
+        });
+        (status, self.said())
+    }
+
+    /// What it said since it was launched.
+    pub fn said(&self) -> String {
+        let log = self.log.lock().expect("the log");
+        log[self.launched_at.min(log.len())..].join("\n")
+    }
+
+    /// SIGKILL after a while, whatever the story does meanwhile; [`Ambra::kill`] must follow.
+    pub fn kill_in(&self, while_: Duration) -> thread::JoinHandle<()> {
+        let pid = self.pid().to_string();
+        thread::spawn(move || {
+            thread::sleep(while_);
+            let killed = Command::new("kill").args(["-KILL", &pid]).status();
+            killed.expect("kill can be run");
+        })
     }
 
     fn follow(&self, pipe: impl Read + Send + 'static) {
@@ -227,6 +308,40 @@ impl Ambra {
         let mut process = self.process.take().expect("the server runs");
         process.kill().expect("the server can be killed");
         process.wait().expect("the server has ended");
+        let said = self.said();
+        assert!(!said.contains("panicked"), "it panicked: {said}");
+    }
+
+    /// It said since it was launched that it has caught up with the node once.
+    pub fn is_in_step(&self) -> bool {
+        self.said().contains("in step with the node")
+    }
+
+    /// Resident memory, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS:") * 1024
+    }
+
+    pub fn threads(&self) -> u64 {
+        self.status("Threads:")
+    }
+
+    pub fn open_files(&self) -> usize {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        files.expect("the server runs").count()
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the server runs").id()
+    }
+
+    /// A number of the kernel's about the process.
+    fn status(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("the server runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|rest| rest.split_whitespace().next());
+        number.and_then(|text| text.parse().ok()).expect("a number")
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -300,6 +415,26 @@ impl Drop for Ambra {
     }
 }
 
+pub fn copy_folder(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            fs::create_dir_all(&target).expect("a folder");
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}
+
+/// What is under test: `$STORIES_AMBRA`, for long runs while others compile; else what was built with the
+/// stories.
+fn program() -> PathBuf {
+    let given = std::env::var_os("STORIES_AMBRA").map(PathBuf::from);
+    given.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_ambra")))
+}
+
 fn arguments(node: &Node, db_dir: &Path, options: &[&str]) -> Vec<String> {
     let daemon_dir = node.dir().display().to_string();
     let db_dir = db_dir.display().to_string();
@@ -309,10 +444,6 @@ fn arguments(node: &Node, db_dir: &Path, options: &[&str]) -> Vec<String> {
     arguments.extend(["--daemon-rpc-url", &rpc_url]);
     arguments.extend(["--db-dir", &db_dir]);
     arguments.extend(["--listen", "tcp://127.0.0.1:0"]);
-    // Its usual port is one for all servers of this machine.
-    if !options.contains(&"--admin-listen") {
-        arguments.extend(["--admin-listen", "off"]);
-    }
     arguments.extend(options);
     arguments.into_iter().map(str::to_owned).collect()
 }

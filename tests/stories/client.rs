@@ -154,6 +154,13 @@ impl Client {
         self.writer.write_all(&bytes).ok()
     }
 
+    /// Sends the start of a line whose end never comes.
+    pub fn send_without_end(&mut self, text: &str) {
+        self.writer
+            .write_all(text.as_bytes())
+            .expect("the server reads");
+    }
+
     /// The next line as it is, `None` at the connection's end.
     pub fn read_line(&mut self) -> Option<String> {
         let line = self.next_line(Instant::now() + PATIENCE)?;

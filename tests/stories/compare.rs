@@ -52,6 +52,37 @@ pub fn compare_scripts(oracle: &mut Oracle, node: &Node, client: &mut Client) ->
     moment
 }
 
+/// Like [`compare_scripts`], for a server whose disk has failed: each answer is right, or it is an error. How
+/// many were errors.
+#[track_caller]
+pub fn compare_or_refused(oracle: &mut Oracle, node: &Node, client: &mut Client) -> usize {
+    let moment = oracle.read(node);
+    let facts = moment.facts(&oracle.scripts);
+    let scripts: Vec<&ScriptBuf> = oracle.scripts.iter().collect();
+    let (mut refused, mut differences) = (0, Vec::new());
+    // The mempool may come a little later than the tip; then once more.
+    until(CATCH_UP_PATIENCE, || {
+        (refused, differences) = (0, Vec::new());
+        for (method, part) in PARTS {
+            let answers = ask_for_each(client, method, &scripts);
+            for (script, mut answer) in scripts.iter().zip(answers) {
+                if let (Ok(Value::Array(coins)), "listunspent") = (&mut answer, method) {
+                    sort_unconfirmed_coins(coins);
+                }
+                let expected = part(&facts[script.as_script()]);
+                match &answer {
+                    Err(_) => refused += 1,
+                    Ok(answer) if *answer == expected => {}
+                    Ok(_) => differences.push(difference(script, method, &expected, &answer)),
+                }
+            }
+        }
+        differences.is_empty().then_some(())
+    });
+    assert_none(differences, &moment);
+    refused
+}
+
 type Part = fn(&Facts) -> Value;
 
 const PARTS: [(&str, Part); 5] = [

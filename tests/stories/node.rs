@@ -15,7 +15,7 @@ use rand::Rng;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::patience::until;
+use crate::{ambra::copy_folder, patience::until};
 
 /// Long enough for a busy machine; a node on regtest answers in milliseconds.
 const RPC_PATIENCE: Duration = Duration::from_secs(120);
@@ -30,6 +30,8 @@ pub struct NodeOptions {
     pub xor: bool,
     /// Small block files, that can be pruned by hand.
     pub prunes: bool,
+    /// Small block files (64 KiB), so that there are many.
+    pub small_files: bool,
 }
 
 impl Default for NodeOptions {
@@ -39,6 +41,7 @@ impl Default for NodeOptions {
             rest: false,
             xor: true,
             prunes: false,
+            small_files: false,
         }
     }
 }
@@ -92,6 +95,13 @@ impl Node {
         }
     }
 
+    /// Another node that knows the chain of this one, which must have stopped; not yet started.
+    pub fn with_the_past_of(other: &Node) -> Node {
+        let node = Node::not_yet_started(other.options);
+        copy_folder(other.dir(), node.dir());
+        node
+    }
+
     fn try_launch(&self) -> Result<(), String> {
         assert!(self.process.borrow().is_none(), "the node runs already");
         let mut command = Command::new(bitcoind());
@@ -108,7 +118,10 @@ impl Node {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         if self.options.prunes {
-            command.args(["-prune=1", "-fastprune"]);
+            command.arg("-prune=1");
+        }
+        if self.options.prunes || self.options.small_files {
+            command.arg("-fastprune");
         }
         if self.options.zmq {
             for topic in ["hashblock", "sequence"] {

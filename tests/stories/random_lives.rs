@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::{
     ambra::Ambra,
     compare::{compare_all, compare_scripts},
+    long::{number, report},
     node::{Node, NodeOptions},
     oracle::Facts,
     random_chain::RandomChain,
@@ -23,7 +24,7 @@ fn oracle_agrees_through_a_random_life(
     steps: u32,
     options: NodeOptions,
     arguments: &[&str],
-) {
+) -> usize {
     let node = Node::start(options);
     let mut chain = RandomChain::new(&node, seed);
     (0..5).for_each(|_| {
@@ -47,6 +48,7 @@ fn oracle_agrees_through_a_random_life(
             compare_scripts(&mut chain.oracle, &node, &mut client);
         }
     }
+    chain.oracle.scripts.len()
 }
 
 #[test]
@@ -103,13 +105,17 @@ fn oracle_agrees_with_what_the_server_chooses_itself() {
 #[test]
 #[ignore = "as long as it is told to be"]
 fn oracle_agrees_for_long() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let seed = number("STORIES_SEED").unwrap_or_else(rand::random);
     let steps = number("STORIES_STEPS").unwrap_or(1_000) as u32;
-    let options = NodeOptions {
+    let node_options = NodeOptions {
         zmq: seed % 2 == 0,
         ..NodeOptions::default()
     };
     let source = ["files", "rpc", "auto"][(seed % 3) as usize];
-    oracle_agrees_through_a_random_life(seed, steps, options, &["--block-source", source]);
+    let options = ["--block-source", source];
+    let scripts = oracle_agrees_through_a_random_life(seed, steps, node_options, &options);
+    report(
+        "random lives",
+        &json!({"steps": steps, "scripts": scripts, "seed": seed, "block_source": source}),
+    );
 }

@@ -1,8 +1,5 @@
 //! Either side goes away and comes back.
 
-use std::time::Duration;
-
-use rand::Rng;
 use serde_json::json;
 
 use crate::{
@@ -14,8 +11,6 @@ use crate::{
     random_chain::RandomChain,
     treasury::Treasury,
 };
-
-const KILLS: u32 = 15;
 
 #[test]
 fn the_server_restarts_and_goes_on_where_it_was() {
@@ -125,37 +120,6 @@ fn a_killed_node_that_forgot_blocks_is_followed_back() {
 }
 
 #[test]
-fn a_killed_server_is_never_wrong_afterwards() {
-    let node = Node::start(NodeOptions::default());
-    let mut chain = RandomChain::new(&node, 23);
-    (0..10).for_each(|_| println!("{}", chain.step()));
-
-    // 1. Killed again and again in its first sync and soon after it.
-    let mut ambra = Ambra::start_unseen(&node, &[]);
-    for kill in 1..=KILLS {
-        let moment = Duration::from_millis(chain.rng.random_range(0..600));
-        // This is no wait for a condition: the moment is the point.
-        std::thread::sleep(moment);
-        if kill % 3 == 0 {
-            // In the middle of what a step makes it do.
-            println!("{}", chain.step());
-        }
-        ambra.kill();
-        println!("kill {kill} after {moment:?}");
-        if kill % 2 == 0 {
-            println!("{}", chain.step());
-        }
-        ambra.launch_unseen();
-        if kill % 5 == 0 {
-            // 2. Now and then it may finish, and must be right.
-            ambra.wait_until_listening();
-            ambra.wait_until_synced(&node);
-            compare_all(&mut chain.oracle, &node, &mut ambra.client());
-        }
-    }
-}
-
-#[test]
 fn two_servers_do_not_share_a_database() {
     let node = Node::start(NodeOptions::default());
     node.mine(3, &Treasury::elsewhere());
@@ -166,53 +130,4 @@ fn two_servers_do_not_share_a_database() {
     assert!(!status.success(), "it ended with {status}");
     assert!(first.is_running());
     first.wait_until_synced(&node);
-}
-
-/// `STORIES_SEED=7 STORIES_KILLS=200 cargo test --release --test stories torture -- --ignored`
-#[test]
-#[ignore = "as long as it is told to be"]
-fn torture_with_kills_of_both_sides_and_torn_logs() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let seed = number("STORIES_SEED").unwrap_or_else(rand::random);
-    let kills = number("STORIES_KILLS").unwrap_or(200);
-    let node = Node::start(NodeOptions::default());
-    let mut chain = RandomChain::new(&node, seed);
-    // What a killed node forgets is what came after this.
-    (0..20).for_each(|_| drop(chain.step()));
-    node.stop();
-    node.launch();
-    let mut ambra = Ambra::start_unseen(&node, &[]);
-    for kill in 1..=kills {
-        // 1. Life goes on, whether the server keeps up or not.
-        (0..chain.rng.random_range(0..4)).for_each(|_| println!("{}", chain.step()));
-        let moment = Duration::from_millis(chain.rng.random_range(0..300));
-        // This is no wait for a condition: the moment is the point.
-        std::thread::sleep(moment);
-
-        // 2. Somebody dies.
-        if chain.rng.random_bool(0.2) {
-            println!("kill {kill}: the node, after {moment:?}");
-            node.kill();
-            node.launch();
-            chain.forget_stale_branches();
-        } else {
-            println!("kill {kill}: the server, after {moment:?}");
-            ambra.kill();
-            if chain.rng.random_bool(0.2) {
-                let torn = chain.rng.random_range(1..2_000);
-                ambra.tear_write_ahead_log(torn);
-            }
-            ambra.launch_unseen();
-        }
-
-        // 3. Soon all is right again.
-        if chain.rng.random_bool(0.7) {
-            ambra.wait_until_listening();
-            ambra.wait_until_synced(&node);
-            compare_all(&mut chain.oracle, &node, &mut ambra.client());
-        }
-    }
-    ambra.wait_until_listening();
-    ambra.wait_until_synced(&node);
-    compare_all(&mut chain.oracle, &node, &mut ambra.client());
 }

@@ -31,6 +31,9 @@ const TX_BITS: u32 = 24;
 /// Most transactions in a chunk.
 pub const CHUNK_TXS_MAX: u32 = 1 << TX_BITS;
 
+/// Of the runs, within the index's folder.
+pub(super) const FOLDER: &str = "sync";
+
 const META_MARK: &[u8] = b"sync_mark";
 const META_STAGE: &[u8] = b"sync_merged";
 
@@ -47,7 +50,7 @@ impl<'a> Bulk<'a> {
     /// Goes on with the sync that a former process began, or begins one; `None` where the index is
     /// complete up to a tip already.
     pub fn resume(index: &'a Index) -> Result<Option<Bulk<'a>>, IndexError> {
-        let folder = index.path().join("sync");
+        let folder = index.path().join(FOLDER);
         if index.tip()?.is_some() {
             remove_folder(&folder)?;
             return Ok(None);

@@ -1,0 +1,144 @@
+//! The node's block files are damaged: the file, the offset and the height are named, the node is asked for
+//! the block instead, and no answer is wrong.
+
+use std::{fs, path::Path};
+
+use ambra::daemon::files::{BlockFiles, ScannedBlock};
+use serde_json::json;
+
+use crate::{
+    ambra::{Ambra, copy_folder},
+    compare::{compare_all, compare_or_refused},
+    long::report,
+    node::{Node, NodeOptions},
+    random_chain::RandomChain,
+    treasury::Treasury,
+};
+
+/// Blocks and undo data that are not scrambled, so that damage can be aimed.
+const PLAIN: NodeOptions = NodeOptions {
+    zmq: true,
+    rest: false,
+    xor: false,
+    prunes: false,
+    small_files: false,
+};
+
+fn lived_on(node: &Node, seed: u64) -> RandomChain<'_> {
+    let mut chain = RandomChain::new(node, seed);
+    (0..40).for_each(|_| drop(chain.step()));
+    node.mine(20, &Treasury::elsewhere());
+    chain
+}
+
+/// A block of the best chain with many transactions, and its height.
+fn busy_block(node: &Node, folder: &Path) -> (u32, ScannedBlock) {
+    let (blocks, _) = BlockFiles::open(folder).unwrap().scan(0, 0).unwrap();
+    let heights = 1..node.height() - 15;
+    let of_chain = heights.filter_map(|height| {
+        let hash = node.block_at(height);
+        let block = blocks.iter().find(|block| block.hash == hash)?;
+        Some((height, *block))
+    });
+    of_chain.max_by_key(|(_, block)| block.tx_count).unwrap()
+}
+
+fn change(folder: &Path, file: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let path = folder.join(file);
+    let mut bytes = fs::read(&path).unwrap();
+    change(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+/// Where the rev record lies whose bytes are not zero at the end: the middle of what the file holds.
+fn middle_of_undo(folder: &Path) -> usize {
+    let bytes = fs::read(folder.join("rev00000.dat")).unwrap();
+    let used = bytes.iter().rposition(|&byte| byte != 0).unwrap();
+    used / 2
+}
+
+#[test]
+fn a_damaged_block_or_undo_record_is_named_and_asked_of_the_node() {
+    let node = Node::start(PLAIN);
+    let mut chain = lived_on(&node, 91);
+    let own = node.dir().join("regtest/blocks");
+    let (height, block) = busy_block(&node, &own);
+    let at = block.place.offset as usize;
+    let middle = at + block.place.size as usize / 2;
+    let undo = middle_of_undo(&own);
+    println!("block {height} lies at {at}");
+    type Damage = fn(&mut Vec<u8>, usize);
+    let flip: Damage = |bytes, at| bytes[at] ^= 0x10;
+    let cut: Damage = |bytes, at| bytes.truncate(at);
+    let zero: Damage = |bytes, at| bytes[at..at + 40].fill(0);
+    let cases: [(&str, &str, usize, Damage, bool); 8] = [
+        ("a bit of a transaction", "blk00000.dat", middle, flip, true),
+        ("a bit of a header", "blk00000.dat", at + 40, flip, false),
+        ("a record's magic", "blk00000.dat", at - 8, flip, false),
+        ("a record's size", "blk00000.dat", at - 3, flip, false),
+        ("zeros in a block", "blk00000.dat", middle, zero, true),
+        ("an end that is missing", "blk00000.dat", middle, cut, false),
+        ("a bit of undo data", "rev00000.dat", undo, flip, true),
+        ("undo data that end early", "rev00000.dat", undo, cut, true),
+    ];
+    for (name, file, at, damage, is_named) in cases {
+        println!("{name}");
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(&own, copy.path());
+        change(copy.path(), file, |bytes| damage(bytes, at));
+        let path = copy.path().display().to_string();
+        let mut ambra =
+            Ambra::start_with(&node, &["--blocks-dir", &path, "--block-source", "files"]);
+        compare_all(&mut chain.oracle, &node, &mut ambra.client());
+        if is_named {
+            // Where a block's header cannot be found at all, nothing is known to be there.
+            let said = ambra.said();
+            let line = said.lines().find(|line| {
+                line.contains(file) && line.contains("block ") && line.contains("offset ")
+            });
+            assert!(line.is_some(), "{name}: nothing of {file} in: {said}");
+            println!("{}", line.unwrap());
+        }
+        ambra.stop();
+    }
+
+    // No undo file at all.
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&own, copy.path());
+    fs::remove_file(copy.path().join("rev00000.dat")).unwrap();
+    let path = copy.path().display().to_string();
+    let ambra = Ambra::start_with(&node, &["--blocks-dir", &path, "--block-source", "files"]);
+    compare_all(&mut chain.oracle, &node, &mut ambra.client());
+    assert!(ambra.said().contains("rev00000.dat"));
+    report("damaged block files", &json!({"faults": cases.len() + 1}));
+}
+
+#[test]
+fn block_files_that_are_damaged_after_the_sync_never_make_an_answer_wrong() {
+    let node = Node::start(PLAIN);
+    let mut chain = lived_on(&node, 92);
+    let own = node.dir().join("regtest/blocks");
+    let (height, block) = busy_block(&node, &own);
+    let (at, size) = (block.place.offset as usize, block.place.size as usize);
+    let mut faults = 0;
+    for part in 0..12 {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(&own, copy.path());
+        let path = copy.path().display().to_string();
+        let options = ["--blocks-dir", &path, "--block-source", "files"];
+        let mut ambra = Ambra::start_with(&node, &options);
+        // Nothing has been asked yet, so nothing is kept in memory.
+        change(copy.path(), "blk00000.dat", |bytes| {
+            let place = at + 100 + part * (size - 120) / 12;
+            bytes[place] ^= 1 << (part % 8);
+        });
+        let refused = compare_or_refused(&mut chain.oracle, &node, &mut ambra.client());
+        println!("block {height}, part {part}: {refused} questions were refused");
+        assert!(ambra.is_running());
+        faults += 1;
+    }
+    report(
+        "bits flipped under a running server",
+        &json!({"faults": faults}),
+    );
+}
