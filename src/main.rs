@@ -135,6 +135,7 @@ fn log_to_stderr(config: &Config) {
         LogFormat::Json => format.json().boxed(),
     };
     tracing_subscriber::registry()
+        .with(ambra::admin::status::warnings_layer())
         .with(format.with_filter(config.log_levels.filter()))
         .init();
 }

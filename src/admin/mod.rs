@@ -1,3 +1,4 @@
-//! For the one who runs it: checks of the index. The status page, metrics and health checks will stand here.
+//! For the server's owner: how Ambra does, and whether its index is right.
 
+pub mod status;
 pub mod verify;

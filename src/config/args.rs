@@ -5,7 +5,8 @@ use bitcoin::Network;
 
 use super::{
     values::{
-        self, BlockSourceChoice, LogFormat, LogLevels, MebiBytes, RpcUrl, SYNC_MEMORY_DEFAULT,
+        self, AdminListen, BlockSourceChoice, LogFormat, LogLevels, MebiBytes, RpcUrl,
+        SYNC_MEMORY_DEFAULT,
     },
     verbs::Command,
 };
@@ -117,6 +118,15 @@ pub(super) struct Settings {
     /// The greeting that wallets show
     #[arg(long, value_name = "TEXT", value_parser = values::banner, help_heading = "Wallets")]
     pub banner: Option<String>,
+
+    /// Where the status page listens: HOST:PORT, or off
+    /// [default: this machine; 50009, testnet 60009, testnet4 40009, signet 60609, regtest 60409]
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::admin_listen, help_heading = "Status page")]
+    pub admin_listen: Option<AdminListen>,
+
+    /// A name under which the status page is known besides, repeatable; say, behind a proxy
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = values::admin_host, help_heading = "Status page")]
+    pub admin_host: Vec<String>,
 
     /// error, warn, info, debug or trace; by room too: info,sync=debug [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Log")]

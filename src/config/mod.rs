@@ -14,7 +14,9 @@ use bitcoin::Network;
 
 use args::{Args, Settings};
 pub use layers::Origin;
-pub use values::{BlockSourceChoice, LogFormat, LogLevels, PROTOCOL_VERSIONS, network_name};
+pub use values::{
+    AdminListen, BlockSourceChoice, LogFormat, LogLevels, PROTOCOL_VERSIONS, network_name,
+};
 pub use verbs::{BlocksToVerify, Command, Snapshot, Verify};
 
 /// The folder of all networks' indexes, within the platform's data directory.
@@ -73,6 +75,9 @@ pub struct Config {
     pub protocol_max: Option<String>,
     pub server_name: Option<String>,
     pub banner: Option<String>,
+    pub admin_listen: AdminListen,
+    /// Names under which the status page is known besides, in the header `Host`.
+    pub admin_host: Vec<String>,
     pub log_levels: LogLevels,
     pub log_format: LogFormat,
 }
@@ -145,6 +150,8 @@ impl Config {
             protocol_max,
             server_name,
             banner,
+            admin_listen,
+            admin_host,
             log_level,
             log_format,
         } = args.settings;
@@ -199,6 +206,8 @@ impl Config {
             protocol_max,
             server_name,
             banner,
+            admin_listen: admin_listen.unwrap_or_default(),
+            admin_host,
             log_levels: log_level.unwrap_or_else(|| match &args.command {
                 Some(command) if command.is_question() => LogLevels::only_warnings(),
                 Some(_) | None => LogLevels::default(),
@@ -220,7 +229,16 @@ impl Config {
             self.listen.clone()
         }
     }
+
+    /// Where the status page listens if nothing else is said: on this machine only.
+    pub fn admin_usual(&self, network: Network) -> String {
+        format!("127.0.0.1:{}", usual_port(network) + ADMIN_PORT_OFFSET)
+    }
 }
+
+/// From a network's usual port for wallets to the status page's. Other servers take the next ones for TLS and
+/// WebSocket (50002, 50003, 50004); nobody is known to use this one, on no network.
+const ADMIN_PORT_OFFSET: u16 = 8;
 
 /// The TCP port on which wallets expect a server of this network.
 pub fn usual_port(network: Network) -> u16 {

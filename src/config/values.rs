@@ -98,6 +98,44 @@ pub(super) fn block_source(text: &str) -> Result<BlockSourceChoice, String> {
     }
 }
 
+/// Where the status page listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AdminListen {
+    /// On this machine, at the network's usual port.
+    #[default]
+    Usual,
+    /// Nowhere.
+    Off,
+    /// `HOST:PORT`.
+    At(String),
+}
+
+pub(super) fn admin_listen(text: &str) -> Result<AdminListen, String> {
+    if text == "off" {
+        return Ok(AdminListen::Off);
+    }
+    let is_named = |host: &str| !host.is_empty() && (!host.contains(':') || host.starts_with('['));
+    match text.rsplit_once(':') {
+        Some((host, port))
+            if is_named(host) && !text.contains('/') && port.parse::<u16>().is_ok() =>
+        {
+            Ok(AdminListen::At(text.to_owned()))
+        }
+        _ => Err("give HOST:PORT, like 127.0.0.1:50009 or [::1]:50009, or off".to_owned()),
+    }
+}
+
+pub(super) fn admin_host(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if text.is_empty() || !text.bytes().all(is_plain) {
+        return Err(
+            "give a name alone, like node.example.org, without http:// and without a port"
+                .to_owned(),
+        );
+    }
+    Ok(text.to_owned())
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {

@@ -11,16 +11,18 @@ use crate::{
     server::{self, ListenUrl, Listener},
 };
 
+/// Binds all; with the certificate's fingerprint where there is one.
 pub(super) async fn listen(
     config: &Config,
     network: Network,
     folder: &Path,
-) -> Result<Vec<Listener>, RunError> {
+) -> Result<(Vec<Listener>, Option<String>), RunError> {
     let urls = config.listen_urls(network);
     let urls: Vec<ListenUrl> = urls
         .iter()
         .map(|url| url.parse().map_err(RunError::of))
         .collect::<Result<_, _>>()?;
+    let mut fingerprint = None;
     let tls = if urls.iter().any(ListenUrl::needs_tls) {
         let files = match &config.tls {
             Some(files) => server::TlsFiles {
@@ -32,11 +34,12 @@ pub(super) async fn listen(
                 server::TlsFiles::own(folder, &names).map_err(RunError::of)?
             }
         };
+        let sha256 = files.fingerprint().map_err(RunError::of)?.to_string();
         tracing::info!(
-            "TLS certificate {}, SHA-256 {}",
+            "TLS certificate {}, SHA-256 {sha256}",
             files.certificate.display(),
-            files.fingerprint().map_err(RunError::of)?
         );
+        fingerprint = Some(sha256);
         Some(server::TlsAcceptor::new(files).map_err(RunError::of)?)
     } else {
         None
@@ -49,7 +52,7 @@ pub(super) async fn listen(
         tracing::info!("listening on {}", listener.url());
         listeners.push(listener);
     }
-    Ok(listeners)
+    Ok((listeners, fingerprint))
 }
 
 /// What wallets are told of other ways to connect.

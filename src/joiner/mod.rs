@@ -3,6 +3,7 @@
 mod listen;
 mod node;
 mod serve;
+mod status;
 mod verify;
 
 use tokio::sync::watch;

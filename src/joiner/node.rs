@@ -4,6 +4,7 @@ use std::{path::Path, time::Duration};
 
 use super::RunError;
 use crate::{
+    admin::status::Monitor,
     config::{self, BlockSourceChoice, Config},
     daemon::{
         discover::{self, NodeLocation},
@@ -33,7 +34,10 @@ pub(super) fn wanted(config: &Config) -> discover::Wanted {
 }
 
 /// Looks for the node until it answers.
-pub(super) async fn find_node(config: &Config) -> Result<NodeLocation, RunError> {
+pub(super) async fn find_node(
+    config: &Config,
+    monitor: &Monitor,
+) -> Result<NodeLocation, RunError> {
     let wanted = wanted(config);
     let mut told = String::new();
     loop {
@@ -46,12 +50,14 @@ pub(super) async fn find_node(config: &Config) -> Result<NodeLocation, RunError>
                     node.rpc_url,
                     config::network_name(node.network)
                 );
+                monitor.waits_for(None);
                 return Ok(node);
             }
             Err(error) if error.is_passing() => {
                 let text = error.to_string();
                 if text != told {
                     tracing::warn!("{text}; waiting for it");
+                    monitor.waits_for(Some(text.clone()));
                     told = text;
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
@@ -63,6 +69,7 @@ pub(super) async fn find_node(config: &Config) -> Result<NodeLocation, RunError>
 
 /// Asks the node until it answers; a refusal is an error.
 pub(super) async fn ask<T: Send + 'static>(
+    monitor: &Monitor,
     question: impl Fn() -> Result<T, RpcError> + Clone + Send + 'static,
 ) -> Result<T, RunError> {
     let mut told = String::new();
@@ -72,10 +79,14 @@ pub(super) async fn ask<T: Send + 'static>(
             .await
             .map_err(RunError::of)?
         {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => {
+                monitor.waits_for(None);
+                return Ok(answer);
+            }
             Err(RpcError::Unavailable(text)) => {
                 if text != told {
                     tracing::warn!("{text}; waiting for the node");
+                    monitor.waits_for(Some(text.clone()));
                     told = text;
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;

@@ -12,10 +12,12 @@ use super::{
     RunError,
     listen::{listen, services},
     node::{ask, block_source, find_node, host_of},
+    status::{Page, ZmqSign, server_figures},
 };
 use crate::{
+    admin::status::{Monitor, NODE_PATIENCE, Sources, systemd},
     chain,
-    config::Config,
+    config::{self, Config},
     daemon,
     daemon::{
         rpc::{Rpc, RpcConfig},
@@ -43,12 +45,22 @@ pub(super) async fn run(
     config: &Config,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
+    let monitor = Monitor::new();
+    let telling = tokio::spawn(systemd::run(monitor.clone(), shutdown.clone()));
+    let mut page = Page::not_yet();
     let joined = tokio::select! {
-        joined = join(config) => joined?,
+        joined = join(config, &monitor, &mut page) => joined?,
         // An error: the sender is gone, which is as good a reason to stop.
         _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
     };
-    serve(joined, shutdown).await
+    let asked_to_stop = shutdown.clone();
+    let result = serve(joined, shutdown).await;
+    if *asked_to_stop.borrow() {
+        let _ = telling.await;
+    } else {
+        telling.abort();
+    }
+    result
 }
 
 /// All parts, joined but not yet at work.
@@ -60,13 +72,17 @@ struct Joined {
     waker: Waker,
     wakes: Wakes,
     zmq: Option<(ZmqFeed, tokio::sync::mpsc::Receiver<daemon::zmq::ZmqEvent>)>,
+    zmq_sign: ZmqSign,
+    monitor: Monitor,
     rpc: Rpc,
     index: Arc<Index>,
     stop: Stop,
 }
 
-async fn join(config: &Config) -> Result<Joined, RunError> {
-    let node = find_node(config).await?;
+async fn join(config: &Config, monitor: &Monitor, page: &mut Page) -> Result<Joined, RunError> {
+    page.open(config, config.network, monitor).await?;
+    let node = find_node(config, monitor).await?;
+    page.open(config, Some(node.network), monitor).await?;
     let rpc = Rpc::new(RpcConfig {
         url: node.rpc_url.clone(),
         auth: node.auth.clone(),
@@ -74,7 +90,10 @@ async fn join(config: &Config) -> Result<Joined, RunError> {
     });
     let genesis = {
         let rpc = rpc.clone();
-        ask(move || rpc.block_hash(0).and_then(|hash| rpc.block_header(&hash))).await?
+        ask(monitor, move || {
+            rpc.block_hash(0).and_then(|hash| rpc.block_header(&hash))
+        })
+        .await?
     };
     let network = node.network;
     let db_dir = config.db_dir(network);
@@ -107,26 +126,49 @@ async fn join(config: &Config) -> Result<Joined, RunError> {
     } else {
         state.set_progress(Some("indexing: catching up with the node".to_owned()));
     }
-    let listeners = listen(config, network, index.path()).await?;
+    let (listeners, fingerprint) = listen(config, network, index.path()).await?;
+    let electrum_stats = Arc::<electrum::Stats>::default();
+    let server_stats = Arc::<server::Stats>::default();
     let backend = electrum::Live {
         state: state.clone(),
         rpc: rpc.clone(),
-        stats: Arc::default(),
+        stats: electrum_stats.clone(),
     };
     let shared = server::Shared {
         backend: Arc::new(backend),
         settings: Arc::new(settings(config, network, services(&listeners))?),
         limits: server::Limits::default(),
-        stats: Arc::default(),
+        stats: server_stats.clone(),
     };
     let stop = Stop::default();
     let stats = Arc::<Stats>::default();
     let (waker, wakes) = tip::wakes();
     let notifications = {
         let rpc = rpc.clone();
-        ask(move || rpc.zmq_notifications()).await?
+        ask(monitor, move || rpc.zmq_notifications()).await?
     };
     let zmq = ZmqFeed::start(&notifications, host_of(rpc.url()));
+    let zmq_sign: ZmqSign = zmq.is_some().then(Arc::default);
+    let sources = Sources {
+        network: config::network_name(network),
+        state: state.clone(),
+        index: index.clone(),
+        source: source.clone(),
+        rpc: rpc.clone(),
+        node: Rpc::new(RpcConfig {
+            url: node.rpc_url,
+            auth: node.auth,
+            timeout: NODE_PATIENCE,
+        }),
+        sync: stats.clone(),
+        electrum: electrum_stats,
+        server: server_figures(server_stats),
+        zmq: zmq_sign.clone(),
+        listeners: listeners.iter().map(Listener::url).collect(),
+        fingerprint,
+    };
+    let watching = monitor.joined(sources, stop.clone());
+    watching.map_err(|error| RunError(format!("cannot start a thread: {error}")))?;
     Ok(Joined {
         listeners,
         shared,
@@ -152,6 +194,8 @@ async fn join(config: &Config) -> Result<Joined, RunError> {
         waker,
         wakes,
         zmq,
+        zmq_sign,
+        monitor: monitor.clone(),
         rpc,
         index,
         stop,
@@ -168,6 +212,8 @@ async fn serve(joined: Joined, mut shutdown: watch::Receiver<bool>) -> Result<()
         waker,
         wakes,
         zmq,
+        zmq_sign,
+        monitor,
         rpc,
         index,
         stop,
@@ -187,16 +233,22 @@ async fn serve(joined: Joined, mut shutdown: watch::Receiver<bool>) -> Result<()
         let waker = waker.clone();
         tokio::spawn(async move {
             let mut look = tokio::time::interval(ZMQ_LOOK);
+            let see = || {
+                hears_mempool.store(feed.hears_mempool(), Ordering::Relaxed);
+                if let Some(sign) = &zmq_sign {
+                    sign.store(feed.is_connected(), Ordering::Relaxed);
+                }
+            };
             loop {
                 tokio::select! {
                     event = events.recv() => match event {
                         Some(event) => {
-                            hears_mempool.store(feed.hears_mempool(), Ordering::Relaxed);
+                            see();
                             waker.wake(Wake::Zmq(event));
                         }
                         None => return,
                     },
-                    _ = look.tick() => hears_mempool.store(feed.hears_mempool(), Ordering::Relaxed),
+                    _ = look.tick() => see(),
                 }
             }
         })
@@ -212,6 +264,7 @@ async fn serve(joined: Joined, mut shutdown: watch::Receiver<bool>) -> Result<()
     let (stop_server, server_stop) = watch::channel(false);
     let serving = server::run(listeners, shared, server_stop);
     tokio::pin!(serving);
+    monitor.listening();
     let result = tokio::select! {
         served = &mut serving => return served.map_err(RunError::of),
         end = &mut writer_end => match end {
@@ -268,7 +321,6 @@ fn settings(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
 
     #[test]
     fn each_protocol_version_that_may_be_set_is_one_that_is_spoken() {

@@ -444,6 +444,10 @@ fn arguments(node: &Node, db_dir: &Path, options: &[&str]) -> Vec<String> {
     arguments.extend(["--daemon-rpc-url", &rpc_url]);
     arguments.extend(["--db-dir", &db_dir]);
     arguments.extend(["--listen", "tcp://127.0.0.1:0"]);
+    // Its usual port is one for all servers of this machine.
+    if !options.contains(&"--admin-listen") {
+        arguments.extend(["--admin-listen", "off"]);
+    }
     arguments.extend(options);
     arguments.into_iter().map(str::to_owned).collect()
 }

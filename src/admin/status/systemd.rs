@@ -1,0 +1,154 @@
+//! Word to systemd (sd_notify(3)): that the start takes its time, that wallets can connect, how far all is, that
+//! Ambra lives, that it stops. Where no service manager asked for it, nothing is sent.
+//!
+//! The library reads `NOTIFY_SOCKET` and `WATCHDOG_USEC`: they are the service manager's letters to the process, no
+//! settings.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::{sync::watch, time::Instant};
+
+use super::{Monitor, Report, Stage};
+
+/// How often it is looked whether there is something to say.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Between two sentences on how far all is: `systemctl status` is no film.
+const STATUS_EVERY: Duration = Duration::from_secs(2);
+
+/// While the node is waited for, the start is asked to be given this much more time, again and again.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Tells until `stop` turns true, and then that Ambra stops.
+pub async fn run(monitor: Monitor, mut stop: watch::Receiver<bool>) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let mut teller = Teller::new(monitor);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    loop {
+        tokio::select! {
+            _ = look.tick() => teller.look(),
+            // An error: the sender is gone, which is as good a reason to stop.
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+    }
+    send(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+}
+
+struct Teller {
+    monitor: Monitor,
+    is_ready_told: bool,
+    status: String,
+    status_told: Option<Instant>,
+    patience_asked: Option<Instant>,
+    /// How often systemd wants to hear that Ambra lives.
+    watchdog: Option<Duration>,
+    life_told: Option<Instant>,
+}
+
+impl Teller {
+    fn new(monitor: Monitor) -> Teller {
+        let mut micros = 0;
+        let is_watched = sd_notify::watchdog_enabled(false, &mut micros);
+        Teller {
+            monitor,
+            is_ready_told: false,
+            status: String::new(),
+            status_told: None,
+            patience_asked: None,
+            // Twice as often as must be: sd_watchdog_enabled(3) advises so.
+            watchdog: is_watched.then(|| Duration::from_micros(micros) / 2),
+            life_told: None,
+        }
+    }
+
+    fn look(&mut self) {
+        if self.monitor.is_listening() {
+            if !self.is_ready_told {
+                self.is_ready_told = true;
+                send(&[NotifyState::Ready]);
+            }
+        } else if is_due(self.patience_asked, START_PATIENCE / 3) {
+            self.patience_asked = Some(Instant::now());
+            let micros = u32::try_from(START_PATIENCE.as_micros()).unwrap_or(u32::MAX);
+            send(&[NotifyState::ExtendTimeoutUsec(micros)]);
+        }
+        if is_due(self.status_told, STATUS_EVERY) {
+            self.status_told = Some(Instant::now());
+            let status = sentence(&self.monitor.report());
+            if status != self.status {
+                send(&[NotifyState::Status(&status)]);
+                self.status = status;
+            }
+        }
+        if self
+            .watchdog
+            .is_some_and(|every| is_due(self.life_told, every))
+        {
+            match self.monitor.not_alive() {
+                None => {
+                    self.life_told = Some(Instant::now());
+                    send(&[NotifyState::Watchdog]);
+                }
+                Some(why) => tracing::error!("{why}; systemd is not told that Ambra lives"),
+            }
+        }
+    }
+}
+
+fn is_due(last: Option<Instant>, every: Duration) -> bool {
+    last.is_none_or(|last| last.elapsed() >= every)
+}
+
+/// How far all is, in a line.
+fn sentence(report: &Report) -> String {
+    let height = report.indexed.unwrap_or_default();
+    let open: u64 = report.wallets.connections.iter().map(|of| of.open).sum();
+    match (&report.not_ready, report.stage) {
+        (_, Stage::FirstSync) => {
+            let percent = report.sync.share * 100.0;
+            let text = report.sync.text.as_deref().unwrap_or_default();
+            let left = report.sync.seconds_left.map_or(String::new(), |left| {
+                format!(", {} min left", left.div_ceil(60))
+            });
+            format!("first sync: {percent:.1} %, {text}{left}")
+        }
+        (Some(why), Stage::Waiting) => why.clone(),
+        (Some(why), Stage::CatchingUp | Stage::InStep) => format!("block {height}; {why}"),
+        (None, _) => format!("in step with the node at block {height}; wallets connected: {open}"),
+    }
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, states) {
+        tracing::debug!("systemd cannot be told: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sentence_says_what_is_waited_for_and_how_far_all_is() {
+        let monitor = Monitor::new();
+        monitor.waits_for(Some("the node is away".to_owned()));
+        let mut report = monitor.report();
+        assert_eq!(sentence(&report), "the node is away");
+        report.stage = Stage::FirstSync;
+        report.sync.share = 0.4217;
+        report.sync.text = Some("block 7".to_owned());
+        report.sync.seconds_left = Some(61);
+        assert_eq!(sentence(&report), "first sync: 42.2 %, block 7, 2 min left");
+        report.stage = Stage::InStep;
+        report.indexed = Some(9);
+        assert_eq!(sentence(&report), "block 9; the node is away");
+        report.not_ready = None;
+        assert_eq!(
+            sentence(&report),
+            "in step with the node at block 9; wallets connected: 0"
+        );
+    }
+}
