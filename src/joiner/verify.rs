@@ -17,7 +17,10 @@ use super::{
     print,
 };
 use crate::{
-    admin::verify::{self, Blocks, COUNT_PATIENCE, Node, Options, Watch},
+    admin::{
+        status::Monitor,
+        verify::{self, Blocks, COUNT_PATIENCE, Node, Options, Watch},
+    },
     chain,
     config::{BlocksToVerify, Config, Verify},
     daemon::rpc::{Rpc, RpcConfig},
@@ -44,7 +47,9 @@ pub(super) async fn run(
 }
 
 async fn check(config: &Config, asked: &Verify, teller: Arc<Teller>) -> Result<Outcome, RunError> {
-    let node = find_node(config).await?;
+    // Nobody looks at this one: a check has no status page.
+    let monitor = Monitor::new();
+    let node = find_node(config, &monitor).await?;
     let rpc = |timeout| {
         Rpc::new(RpcConfig {
             url: node.rpc_url.clone(),
@@ -55,7 +60,8 @@ async fn check(config: &Config, asked: &Verify, teller: Arc<Teller>) -> Result<O
     let (patient, rpc) = (rpc(COUNT_PATIENCE), rpc(RpcConfig::TIMEOUT));
     let genesis = {
         let rpc = rpc.clone();
-        ask(move || rpc.block_hash(0).and_then(|hash| rpc.block_header(&hash))).await?
+        let genesis = move || rpc.block_hash(0).and_then(|hash| rpc.block_header(&hash));
+        ask(&monitor, genesis).await?
     };
     let db_dir = config.db_dir(node.network);
     let source_choice = config.block_source;
