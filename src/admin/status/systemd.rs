@@ -17,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between two sentences on how far all is: `systemctl status` is no film.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
 
-/// While the node is waited for, the start is asked to be given this much more time, again and again.
+/// Until the start is over, it is asked to be given this much more time, again and again.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Tells until `stop` turns true, and then that Ambra stops.
@@ -37,8 +37,13 @@ pub async fn run(monitor: Monitor, mut stop: watch::Receiver<bool>) {
     send(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
 
+/// A start is over after this, whether the node has come or not: until then systemd holds up what waits for it, the end
+/// of the boot (`multi-user.target`) and a package's installation among it. What is waited for stands in the status.
+const START_MAX: Duration = Duration::from_secs(20);
+
 struct Teller {
     monitor: Monitor,
+    began: Instant,
     is_ready_told: bool,
     status: String,
     status_told: Option<Instant>,
@@ -54,6 +59,7 @@ impl Teller {
         let is_watched = sd_notify::watchdog_enabled(false, &mut micros);
         Teller {
             monitor,
+            began: Instant::now(),
             is_ready_told: false,
             status: String::new(),
             status_told: None,
@@ -65,7 +71,7 @@ impl Teller {
     }
 
     fn look(&mut self) {
-        if self.monitor.is_listening() {
+        if is_started(self.monitor.is_listening(), self.began.elapsed()) {
             if !self.is_ready_told {
                 self.is_ready_told = true;
                 send(&[NotifyState::Ready]);
@@ -96,6 +102,10 @@ impl Teller {
             }
         }
     }
+}
+
+fn is_started(is_listening: bool, since_began: Duration) -> bool {
+    is_listening || since_began >= START_MAX
 }
 
 fn is_due(last: Option<Instant>, every: Duration) -> bool {
@@ -130,6 +140,13 @@ fn send(states: &[NotifyState<'_>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_stays_away_does_not_hold_up_the_boot() {
+        assert!(!is_started(false, START_MAX / 2));
+        assert!(is_started(true, Duration::ZERO));
+        assert!(is_started(false, START_MAX));
+    }
 
     #[test]
     fn the_sentence_says_what_is_waited_for_and_how_far_all_is() {
