@@ -59,6 +59,8 @@ fn main() -> ExitCode {
 /// Runs until it ends by itself or is told to stop; then also says when that was.
 async fn run(invocation: Invocation) -> (ExitCode, Option<Instant>) {
     let (stop, shutdown) = watch::channel(false);
+    let is_question = invocation.command.is_question();
+    let code = |result| code(result, is_question);
     let run = ambra::run(invocation, shutdown);
     tokio::pin!(run);
     tokio::select! {
@@ -84,12 +86,16 @@ async fn run(invocation: Invocation) -> (ExitCode, Option<Instant>) {
     (code, Some(asked_to_stop))
 }
 
-fn code(result: Result<Outcome, RunError>) -> ExitCode {
+/// What a question could not be answered for is told without a log's trimmings.
+fn code(result: Result<Outcome, RunError>, is_question: bool) -> ExitCode {
     match result {
         Ok(Outcome::Well) => ExitCode::SUCCESS,
         Ok(Outcome::Faults) => ExitCode::from(EXIT_FAILED),
         Err(error) => {
-            error!("{error}");
+            match is_question {
+                true => eprintln!("ambra: {error}"),
+                false => error!("{error}"),
+            }
             ExitCode::from(EXIT_FAILED)
         }
     }

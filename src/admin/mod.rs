@@ -1,4 +1,6 @@
-//! For the server's owner: how Ambra does, and whether its index is right.
+//! For the server's owner: how Ambra does, whether its index is right, copies of it, and what it knows of an address.
 
+pub mod address;
+pub mod snapshot;
 pub mod status;
 pub mod verify;

@@ -1,12 +1,12 @@
 //! What may be typed: one struct for the command line, the environment and the file alike.
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::LazyLock};
 
 use bitcoin::Network;
 
 use super::{
     values::{
-        self, AdminListen, BlockSourceChoice, LogFormat, LogLevels, MebiBytes, RpcUrl,
-        SYNC_MEMORY_DEFAULT,
+        self, AdminListen, BlockSourceChoice, INDEX_FORMAT, LogFormat, LogLevels, MebiBytes,
+        RpcUrl, SYNC_MEMORY_DEFAULT,
     },
     verbs::Command,
 };
@@ -23,10 +23,21 @@ Exit codes: 0 done, or stopped as asked; 1 could not go on, or found a fault: th
 /// Below the help of a command, which hides the settings.
 const AFTER_COMMAND_HELP: &str = "The options of `ambra --help` can stand here too.";
 
+/// What `--version` tells: what a report of a fault needs.
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{}\ncommit {}\nindex format {INDEX_FORMAT}\nElectrum protocol {}",
+        env!("CARGO_PKG_VERSION"),
+        env!("BUILD_COMMIT"),
+        values::PROTOCOL_VERSIONS.join(", ")
+    )
+});
+
 #[derive(Debug, clap::Parser)]
 #[command(
     name = "ambra",
     version,
+    long_version = LONG_VERSION.as_str(),
     about = "A personal Electrum server: your wallets ask your own node",
     after_help = AFTER_HELP,
 )]

@@ -8,6 +8,7 @@ use std::{
     error::Error,
     ffi::{OsStr, OsString},
     fmt,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -21,7 +22,7 @@ use super::{
 /// What the name of each of our environment variables begins with.
 const ENV_PREFIX: &str = "AMBRA_";
 /// The option that names the file; the one that cannot stand in it.
-const CONF: &str = "conf";
+pub(super) const CONF: &str = "conf";
 
 /// Where a setting stands, as an error tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,11 +73,30 @@ impl Entry {
     }
 }
 
-/// The verb, and the settings from all layers: option before environment before file.
-pub(super) fn args(
+/// What all layers together say.
+pub(super) struct Layers {
+    pub args: Args,
+    /// Each setting that some layer gives, with the strongest one that does.
+    pub given: Vec<Given>,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+}
+
+/// A setting that is not left at its default.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    pub name: String,
+    pub values: Vec<String>,
+    pub origin: Origin,
+}
+
+/// The verb, and the settings from all layers: option before environment before file. `usual_file` is read where no
+/// other file is named, if it is there.
+pub(super) fn layers(
     argv: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Args, ConfigError> {
+    usual_file: Option<&Path>,
+) -> Result<Layers, ConfigError> {
     let mut command = command();
     let (verbs, options) = verbs_first(&command, argv);
     let argv: Vec<_> = verbs.iter().chain(&options).cloned().collect();
@@ -85,7 +105,7 @@ pub(super) fn args(
         .map_err(typed_error)?;
     let environment = environment_entries(&command, environment)?;
 
-    let conf = match typed.get_one::<PathBuf>(CONF) {
+    let named = match typed.get_one::<PathBuf>(CONF) {
         Some(path) => Some(path.clone()),
         None => environment
             .iter()
@@ -93,26 +113,51 @@ pub(super) fn args(
             .and_then(|entry| entry.values.first())
             .map(PathBuf::from),
     };
-    let file = match &conf {
-        Some(path) => file_entries(&command, path, &read(path)?)?,
+    let text = match (&named, usual_file) {
+        (Some(path), _) => Some((path.as_path(), read(path)?)),
+        (None, Some(path)) => read_if_there(path)?.map(|text| (path, text)),
+        (None, None) => None,
+    };
+    let file_entries = match &text {
+        Some((path, text)) => file_entries(&command, path, text)?,
         None => Vec::new(),
     };
 
-    for entry in environment.iter().chain(&file) {
+    for entry in environment.iter().chain(&file_entries) {
         entry.check()?;
     }
     let stronger = |entry: &Entry| environment.iter().any(|other| other.name == entry.name);
-    let hidden = file.iter().filter(|entry| !stronger(entry));
+    let hidden = file_entries.iter().filter(|entry| !stronger(entry));
     // Before what was typed, where a "--" may stand.
     let mut all = verbs;
+    let mut weaker = Vec::new();
     for entry in environment.iter().chain(hidden) {
         if !is_typed(&command, &typed, &entry.name) {
             all.extend(entry.as_options());
+            weaker.push(entry);
         }
     }
     all.extend(options);
-    let matches = command.try_get_matches_from(all).map_err(typed_error)?;
-    Args::from_arg_matches(&matches).map_err(ConfigError::Usage)
+    let matches = command.try_get_matches_from_mut(all).map_err(typed_error)?;
+    let origin = |name: &str| match weaker.iter().find(|entry| entry.name == name) {
+        Some(entry) => entry.origin.clone(),
+        None => Origin::Option(name.to_owned()),
+    };
+    let settings = command.get_arguments().filter(|arg| is_setting(arg));
+    let given = settings.filter_map(|arg| {
+        let values = matches.get_raw(arg.get_id().as_str())?;
+        let name = arg.get_long()?;
+        Some(Given {
+            name: name.to_owned(),
+            values: values.map(|v| v.to_string_lossy().into_owned()).collect(),
+            origin: origin(name),
+        })
+    });
+    Ok(Layers {
+        given: given.collect(),
+        args: Args::from_arg_matches(&matches).map_err(ConfigError::Usage)?,
+        file: text.map(|(path, _)| path.to_owned()),
+    })
 }
 
 /// The program's name and the verbs, and then all the rest with the options that stood before a verb: clap forgets
@@ -194,6 +239,17 @@ fn environment_entries(
         }
     }
     Ok(entries)
+}
+
+/// A file that nobody named may be absent.
+fn read_if_there(path: &Path) -> Result<Option<String>, ConfigError> {
+    match read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(ConfigError::Unreadable { error, .. }) if error.kind() == ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {

@@ -4,6 +4,9 @@
 mod args;
 mod layers;
 #[cfg(test)]
+mod reference;
+mod report;
+#[cfg(test)]
 mod tests;
 mod values;
 mod verbs;
@@ -14,39 +17,58 @@ use bitcoin::Network;
 
 use args::{Args, Settings};
 pub use layers::Origin;
+pub use report::Report;
 pub use values::{
-    AdminListen, BlockSourceChoice, LogFormat, LogLevels, PROTOCOL_VERSIONS, network_name,
+    AdminListen, BlockSourceChoice, INDEX_FORMAT, LogFormat, LogLevels, NETWORKS,
+    PROTOCOL_VERSIONS, network_name,
 };
 pub use verbs::{BlocksToVerify, Command, Snapshot, Verify};
 
 /// The folder of all networks' indexes, within the platform's data directory.
 const DATA_FOLDER: &str = "ambra";
 
+/// The settings file that is read where none is named, in a folder of the same name in the platform's configuration
+/// directory.
+const USUAL_FILE: &str = "ambra.toml";
+
 /// What the process is to do, and how.
 #[derive(Clone, Debug)]
 pub struct Invocation {
     pub command: Command,
     pub config: Config,
+    /// What `ambra config` prints.
+    pub report: Report,
 }
 
 impl Invocation {
-    /// From the process's own command line and environment.
+    /// From the process's own command line and environment, and the settings file.
     pub fn from_process() -> Result<Self, ConfigError> {
-        Self::from_sources(std::env::args_os(), std::env::vars_os())
+        let usual_file = dirs::config_dir().map(|dir| dir.join(DATA_FOLDER).join(USUAL_FILE));
+        Self::from_sources(std::env::args_os(), std::env::vars_os(), usual_file)
     }
 
-    /// `argv` with the program's name first. Reads the file that `--conf` names, and nothing else.
-    pub fn from_sources<A, E>(argv: A, environment: E) -> Result<Self, ConfigError>
+    /// `argv` with the program's name first. Reads the file that `--conf` names, else `usual_file` if it is there, and
+    /// nothing else.
+    pub fn from_sources<A, E>(
+        argv: A,
+        environment: E,
+        usual_file: Option<PathBuf>,
+    ) -> Result<Self, ConfigError>
     where
         A: IntoIterator,
         A::Item: Into<OsString>,
         E: IntoIterator<Item = (OsString, OsString)>,
     {
         let argv = argv.into_iter().map(Into::into);
-        let args = layers::args(argv, environment)?;
-        let command = args.command.clone().unwrap_or(Command::Serve);
-        let config = Config::from_args(args)?;
-        Ok(Self { command, config })
+        let layers = layers::layers(argv, environment, usual_file.as_deref())?;
+        let command = layers.args.command.clone().unwrap_or(Command::Serve);
+        let config = Config::from_args(layers.args)?;
+        let report = Report::new(layers.given, layers.file, usual_file, &config);
+        Ok(Self {
+            command,
+            config,
+            report,
+        })
     }
 }
 

@@ -12,7 +12,7 @@ fn invocation(options: &[&str], environment: &[(&str, &str)]) -> Result<Invocati
     let environment = environment
         .iter()
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    Invocation::from_sources(argv, environment)
+    Invocation::from_sources(argv, environment, None)
 }
 
 fn error(options: &[&str], environment: &[(&str, &str)]) -> String {

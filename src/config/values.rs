@@ -50,7 +50,7 @@ pub(super) fn cache_memory(text: &str) -> Result<MebiBytes, String> {
 }
 
 /// Networks as options and folders name them.
-pub(super) const NETWORKS: [(&str, Network); 5] = [
+pub const NETWORKS: [(&str, Network); 5] = [
     ("main", Network::Bitcoin),
     ("testnet", Network::Testnet),
     ("testnet4", Network::Testnet4),
@@ -239,6 +239,9 @@ pub(super) fn listen_url(text: &str) -> Result<String, String> {
         None => Err(SHAPE.to_owned()),
     }
 }
+
+/// The index's format, as `--version` tells it. A test of the joiner keeps it and the index's own alike.
+pub const INDEX_FORMAT: u32 = 2;
 
 /// The versions that may be the newest one offered. The method table has them too; a test of the joiner keeps
 /// the two alike.

@@ -7,7 +7,7 @@ use rocksdb::{DB, Options};
 use super::{Index, IndexError, bulk, error::open_error};
 
 /// Of RocksDB's files, within the index's folder.
-pub(super) const FOLDER: &str = "rocksdb";
+pub const FOLDER: &str = "rocksdb";
 
 impl Index {
     /// Deletes the index in the folder `path`, whatever its state; not while a server uses it. What else

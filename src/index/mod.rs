@@ -6,6 +6,7 @@
 
 mod beside;
 mod bulk;
+mod copy;
 mod db;
 mod error;
 mod folder;
@@ -25,6 +26,7 @@ pub use beside::Beside;
 pub use bulk::{Bulk, CHUNK_TXS_MAX, Finish, Gatherer};
 pub use db::{FamilyFingerprint, Index, Truncation, TxPlaces};
 pub use error::IndexError;
+pub use folder::FOLDER as DATABASE;
 pub use inspect::{Column, HashRows, Seen};
 pub use rows::{BlockRows, BlockVisitor, visit_block};
 pub use schema::TipRow;

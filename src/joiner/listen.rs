@@ -78,3 +78,10 @@ pub(super) fn services(listeners: &[Listener]) -> Vec<electrum::Service> {
     };
     listeners.iter().filter_map(service).collect()
 }
+
+/// True of a host that only this machine reaches.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_matches(['[', ']']);
+    let address = bare.parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}

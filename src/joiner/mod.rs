@@ -1,14 +1,20 @@
 //! The only place that joins the rooms, by what the command line asks for.
 
+mod control;
+mod doctor;
 mod listen;
 mod node;
+mod open;
 mod serve;
 mod status;
+mod sync;
+mod verbs;
 mod verify;
+mod welcome;
 
 use tokio::sync::watch;
 
-use crate::config::{self, Command, Config, Invocation};
+use crate::config::{self, Command, Config, Invocation, Report, Snapshot};
 
 /// Why Ambra could not go on. The text is for the log, and says what mends it.
 #[derive(Debug, thiserror::Error)]
@@ -33,20 +39,40 @@ pub enum Outcome {
 /// mend has failed.
 pub async fn run(
     invocation: Invocation,
-    shutdown: watch::Receiver<bool>,
+    mut shutdown: watch::Receiver<bool>,
 ) -> Result<Outcome, RunError> {
-    let Invocation { command, config } = invocation;
+    let Invocation {
+        command,
+        config,
+        report,
+    } = invocation;
     match command {
-        Command::Serve => serve::run(&config, shutdown).await.map(|()| Outcome::Well),
-        Command::Verify(verify) => verify::run(&config, &verify, shutdown).await,
-        Command::Completions { shell } => print(&config::completions(shell)),
-        Command::Man => print(&config::man_page()),
-        command => Err(not_yet(&command, &config)),
+        Command::Serve => return serve::run(&config, shutdown).await.map(|()| Outcome::Well),
+        Command::Sync => return sync::run(&config, shutdown).await.map(|()| Outcome::Well),
+        Command::Verify(verify) => return verify::run(&config, &verify, shutdown).await,
+        _ => {}
+    }
+    // What these leave unfinished does no harm.
+    tokio::select! {
+        result = ask(&command, &config, &report) => result,
+        _ = shutdown.wait_for(|stop| *stop) => Err(RunError("stopped before it was done".to_owned())),
     }
 }
 
-fn not_yet(command: &Command, _config: &Config) -> RunError {
-    RunError(format!("not yet: {command:?}"))
+/// What tells or does one thing, and ends.
+async fn ask(command: &Command, config: &Config, report: &Report) -> Result<Outcome, RunError> {
+    match command {
+        Command::Config { json: false } => print(&report.toml()),
+        Command::Config { json: true } => print(&format!("{:#}\n", report.json())),
+        Command::Address { address, json } => verbs::address(config, address, *json).await,
+        Command::Doctor { json } => doctor::run(config, *json).await,
+        Command::Compact => verbs::compact(config).await,
+        Command::Snapshot(Snapshot::Export { folder }) => verbs::export(config, folder).await,
+        Command::Snapshot(Snapshot::Import { folder }) => verbs::import(config, folder).await,
+        Command::Completions { shell } => print(&config::completions(*shell)),
+        Command::Man => print(&config::man_page()),
+        command => Err(RunError(format!("not yet: {command:?}"))),
+    }
 }
 
 /// To stdout, for what a command was asked to tell. A reader that has gone (`ambra man | head`) is no error.

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Between two looks for a node that is away.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What the person said about the node.
 pub(super) fn wanted(config: &Config) -> discover::Wanted {
@@ -156,7 +156,7 @@ pub(super) fn block_source(
 }
 
 /// The files are this node's: it knows a block that lies in them.
-fn belong_to(files: &BlockFiles, rpc: &Rpc) -> Result<(), RunError> {
+pub(super) fn belong_to(files: &BlockFiles, rpc: &Rpc) -> Result<(), RunError> {
     let number = files
         .numbers()
         .map_err(RunError::of)?

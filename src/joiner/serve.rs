@@ -10,13 +10,15 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     RunError,
+    control::{self, Control},
     listen::{listen, services},
-    node::{ask, block_source, find_node, host_of},
+    node::{ask, find_node, host_of},
+    open::{Opened, open},
     status::{Page, ZmqSign, server_figures},
+    welcome,
 };
 use crate::{
     admin::status::{Monitor, NODE_PATIENCE, Sources, systemd},
-    chain,
     config::{self, Config},
     daemon,
     daemon::{
@@ -26,7 +28,7 @@ use crate::{
     electrum,
     index::Index,
     server::{self, Listener},
-    state::{State, StateLimits},
+    state::State,
     sync::{
         Stats, Stop, SyncError,
         start::FirstSync,
@@ -76,6 +78,7 @@ struct Joined {
     monitor: Monitor,
     rpc: Rpc,
     index: Arc<Index>,
+    state: State,
     stop: Stop,
 }
 
@@ -83,50 +86,21 @@ async fn join(config: &Config, monitor: &Monitor, page: &mut Page) -> Result<Joi
     page.open(config, config.network, monitor).await?;
     let node = find_node(config, monitor).await?;
     page.open(config, Some(node.network), monitor).await?;
-    let rpc = Rpc::new(RpcConfig {
-        url: node.rpc_url.clone(),
-        auth: node.auth.clone(),
-        timeout: RpcConfig::TIMEOUT,
-    });
-    let genesis = {
-        let rpc = rpc.clone();
-        ask(monitor, move || {
-            rpc.block_hash(0).and_then(|hash| rpc.block_header(&hash))
-        })
-        .await?
-    };
+    let Opened {
+        node,
+        rpc,
+        index,
+        source,
+        state,
+    } = open(config, node, monitor).await?;
     let network = node.network;
-    let db_dir = config.db_dir(network);
-    let (source_choice, blocks_dir, url) = (
-        config.block_source,
-        node.blocks_dir.clone(),
-        node.rpc_url.clone(),
-    );
-    let limits = StateLimits {
-        cache_bytes: config.cache_memory_bytes,
-        ..StateLimits::default()
-    };
-    let opened_rpc = rpc.clone();
-    let rebuild = config.rebuild;
-    let opening = tokio::task::spawn_blocking(move || {
-        if rebuild {
-            tracing::info!("deleting the index in {}", db_dir.display());
-            Index::destroy(&db_dir).map_err(RunError::of)?;
-        }
-        let index = Index::open(&db_dir, &chain::block_hash(&genesis)).map_err(RunError::of)?;
-        let source = block_source(source_choice, blocks_dir.as_deref(), &url, opened_rpc)?;
-        let (index, source) = (Arc::new(index), Arc::new(source));
-        let state =
-            State::new(index.clone(), source.clone(), genesis, limits).map_err(RunError::of)?;
-        Ok((index, source, state))
-    });
-    let (index, source, state) = opening.await.map_err(RunError::of)??;
     if index.tip().map_err(RunError::of)?.is_none() {
         state.set_progress(Some("indexing: about to begin".to_owned()));
     } else {
         state.set_progress(Some("indexing: catching up with the node".to_owned()));
     }
     let (listeners, fingerprint) = listen(config, network, index.path()).await?;
+    welcome::tell(&listeners, config.log_format);
     let electrum_stats = Arc::<electrum::Stats>::default();
     let server_stats = Arc::<server::Stats>::default();
     let backend = electrum::Live {
@@ -187,7 +161,7 @@ async fn join(config: &Config, monitor: &Monitor, page: &mut Page) -> Result<Joi
             index.clone(),
             source,
             rpc.clone(),
-            state,
+            state.clone(),
             stop.clone(),
             stats,
         ),
@@ -198,6 +172,7 @@ async fn join(config: &Config, monitor: &Monitor, page: &mut Page) -> Result<Joi
         monitor: monitor.clone(),
         rpc,
         index,
+        state,
         stop,
     })
 }
@@ -216,6 +191,7 @@ async fn serve(joined: Joined, mut shutdown: watch::Receiver<bool>) -> Result<()
         monitor,
         rpc,
         index,
+        state,
         stop,
     } = joined;
     let hears_mempool = wakes.hears_mempool.clone();
@@ -261,6 +237,11 @@ async fn serve(joined: Joined, mut shutdown: watch::Receiver<bool>) -> Result<()
             .spawn(polling);
         spawned.map_err(|error| RunError(format!("cannot start a thread: {error}")))?;
     }
+    let door = control::open(Control {
+        index: index.clone(),
+        state,
+        listeners: listeners.iter().map(Listener::url).collect(),
+    });
     let (stop_server, server_stop) = watch::channel(false);
     let serving = server::run(listeners, shared, server_stop);
     tokio::pin!(serving);
@@ -287,6 +268,7 @@ async fn serve(joined: Joined, mut shutdown: watch::Receiver<bool>) -> Result<()
     if let Some(task) = forwarding {
         task.abort();
     }
+    drop(door);
     index.flush().map_err(RunError::of)?;
     served.map_err(RunError::of)?;
     result

@@ -1,6 +1,7 @@
 //! Sockets: listeners, connections, threads, and their bounds.
 
 mod connection;
+mod expiry;
 mod inbox;
 mod limits;
 mod link;
@@ -36,6 +37,7 @@ use link::{Frames, Lines, Link};
 use listen::Socket;
 use pool::{Client, Pool};
 
+pub use expiry::Expiry;
 pub use limits::Limits;
 pub use listen::{BindError, HostPort, ListenUrl, ListenUrlError, Listener};
 pub use stats::{Connections, Stats};

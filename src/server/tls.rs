@@ -14,6 +14,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 use tokio_rustls::rustls::{self, ServerConfig};
 
+use super::expiry::{self, Expiry};
+
 /// The files are looked at this often at most, and only when a client comes.
 const RELOAD_PAUSE: Duration = Duration::from_secs(1);
 
@@ -49,13 +51,10 @@ impl TlsFiles {
     /// The server's own certificate in `directory`, made if it is not there. It is valid for `names`
     /// and for a long time, since wallets remember it on first use.
     pub fn own(directory: &Path, names: &[String]) -> Result<TlsFiles, TlsError> {
-        let files = TlsFiles {
-            certificate: directory.join(OWN_CERTIFICATE),
-            key: directory.join(OWN_KEY),
-        };
-        if files.certificate.exists() && files.key.exists() {
+        if let Some(files) = TlsFiles::made(directory) {
             return Ok(files);
         }
+        let files = TlsFiles::own_names(directory);
         let mut parameters =
             rcgen::CertificateParams::new(names.to_vec()).map_err(TlsError::Making)?;
         parameters.distinguished_name = rcgen::DistinguishedName::new();
@@ -68,6 +67,24 @@ impl TlsFiles {
         write_private(&files.key, key.serialize_pem().as_bytes())?;
         write_private(&files.certificate, certificate.pem().as_bytes())?;
         Ok(files)
+    }
+
+    /// The server's own certificate in `directory`, where it has been made.
+    pub fn made(directory: &Path) -> Option<TlsFiles> {
+        let files = TlsFiles::own_names(directory);
+        (files.certificate.exists() && files.key.exists()).then_some(files)
+    }
+
+    fn own_names(directory: &Path) -> TlsFiles {
+        TlsFiles {
+            certificate: directory.join(OWN_CERTIFICATE),
+            key: directory.join(OWN_KEY),
+        }
+    }
+
+    /// Until when the certificate is valid; `None` where that cannot be read.
+    pub fn expiry(&self) -> Option<Expiry> {
+        expiry::expiry(self.read_certificates().ok()?.first()?)
     }
 
     /// SHA-256 of the certificate, as wallets show it.

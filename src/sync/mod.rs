@@ -4,6 +4,7 @@ pub mod first;
 pub mod mempool;
 mod places;
 pub mod progress;
+pub mod relocate;
 pub mod start;
 mod stats;
 pub mod tip;

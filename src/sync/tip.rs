@@ -258,6 +258,25 @@ impl Writer {
         }
     }
 
+    /// Connects all blocks that the node has, leaves the mempool alone, and gives the height it came to.
+    pub fn catch_up(&mut self) -> Result<Height, SyncError> {
+        loop {
+            self.stats.beat();
+            match self.follow_chain() {
+                Ok(tip) => return Ok(tip.height),
+                Err(
+                    error @ (SyncError::Stopped
+                    | SyncError::Index(_)
+                    | SyncError::TooManyTransactions),
+                ) => return Err(error),
+                Err(error) => self.complain(Some(error.to_string())),
+            }
+            if self.stop.wait(RETRY) {
+                return Err(SyncError::Stopped);
+            }
+        }
+    }
+
     /// Once around: the chain first, then the mempool that belongs to it.
     fn round(&mut self, events: &[ZmqEvent], hears_mempool: bool) -> Result<(), SyncError> {
         let tip = self.follow_chain()?;

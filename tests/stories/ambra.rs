@@ -61,6 +61,14 @@ impl Ambra {
         ambra
     }
 
+    /// Running on the story's own database folder, and caught up.
+    pub fn start_in(node: &Node, folder: &Arc<TempDir>, options: &[&str]) -> Ambra {
+        let mut ambra = Ambra::in_folder(node, Arc::clone(folder), options);
+        ambra.launch();
+        ambra.wait_until_synced(node);
+        ambra
+    }
+
     /// Not begun; on whatever lies in this folder.
     pub fn in_folder(node: &Node, folder: Arc<TempDir>, options: &[&str]) -> Ambra {
         Ambra {
@@ -430,12 +438,24 @@ pub fn copy_folder(from: &Path, to: &Path) {
 
 /// What is under test: `$STORIES_AMBRA`, for long runs while others compile; else what was built with the
 /// stories.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let given = std::env::var_os("STORIES_AMBRA").map(PathBuf::from);
     given.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_ambra")))
 }
 
 fn arguments(node: &Node, db_dir: &Path, options: &[&str]) -> Vec<String> {
+    let mut arguments = node_arguments(node, db_dir);
+    arguments.extend(["--listen", "tcp://127.0.0.1:0"].map(str::to_owned));
+    // Its usual port is one for all servers of this machine.
+    if !options.contains(&"--admin-listen") {
+        arguments.extend(["--admin-listen", "off"].map(str::to_owned));
+    }
+    arguments.extend(options.iter().map(|option| (*option).to_owned()));
+    arguments
+}
+
+/// The options that lead to a node and to a database folder.
+pub fn node_arguments(node: &Node, db_dir: &Path) -> Vec<String> {
     let daemon_dir = node.dir().display().to_string();
     let db_dir = db_dir.display().to_string();
     let rpc_url = node.rpc_url();
@@ -443,11 +463,5 @@ fn arguments(node: &Node, db_dir: &Path, options: &[&str]) -> Vec<String> {
     arguments.extend(["--daemon-dir", &daemon_dir]);
     arguments.extend(["--daemon-rpc-url", &rpc_url]);
     arguments.extend(["--db-dir", &db_dir]);
-    arguments.extend(["--listen", "tcp://127.0.0.1:0"]);
-    // Its usual port is one for all servers of this machine.
-    if !options.contains(&"--admin-listen") {
-        arguments.extend(["--admin-listen", "off"]);
-    }
-    arguments.extend(options);
     arguments.into_iter().map(str::to_owned).collect()
 }

@@ -18,6 +18,7 @@ mod soak_graph;
 mod treasury;
 mod watcher;
 
+mod command_line;
 mod damaged_blocks;
 mod disk_faults;
 mod electrum_wallet;

@@ -1,0 +1,165 @@
+//! The index's folder: who may write there, what is in it, and whether there is room.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use bitcoin::{Network, blockdata::constants::genesis_block};
+
+use super::Check;
+use crate::{
+    config::Config,
+    index::{DATABASE, Index, IndexError},
+    joiner::control::{self, Question},
+};
+
+/// Of index, for a transaction: rounded up from what was measured on a generated chain (docs/performance.md).
+const BYTES_PER_TX: u64 = 40;
+
+/// While the first sync ends, its sorted runs and the files that they are merged into are both there.
+const FIRST_SYNC_FACTOR: u64 = 2;
+
+/// A year of a chain like main (150 million transactions).
+const GROWTH_BYTES: u64 = 150_000_000 * BYTES_PER_TX;
+
+pub(super) fn look(config: &Config, network: Network, txs: Option<u64>, checks: &mut Vec<Check>) {
+    let folder = config.db_dir(network);
+    let has_index = index(&folder, network, checks);
+    let there = existing(&folder);
+    let probe = there.join(".ambra-doctor");
+    match fs::File::create(&probe) {
+        Ok(_) => {
+            let _ = fs::remove_file(&probe);
+        }
+        Err(error) => checks.push(Check::fail(
+            "index folder",
+            format!("{}: this user cannot write there: {error}", there.display()),
+            format!(
+                "sudo chown -R $USER {}, or ambra --db-dir DIR",
+                there.display()
+            ),
+        )),
+    }
+    if let (Ok(space), Some(txs)) = (rustix::fs::statvfs(&there), txs) {
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        checks.push(room(&there, free, txs, has_index));
+    }
+}
+
+/// True if there is a whole index.
+fn index(folder: &Path, network: Network, checks: &mut Vec<Check>) -> bool {
+    const NAME: &str = "index";
+    let place = folder.display();
+    if !folder.join(DATABASE).is_dir() {
+        checks.push(Check::ok(NAME, format!("none in {place} yet")));
+        return false;
+    }
+    let running = control::ask::<Vec<String>>(folder, &Question::Listeners {});
+    if let Ok(Some(_)) = running {
+        checks.push(Check::ok(
+            NAME,
+            format!("{place}, in use by the Ambra that runs"),
+        ));
+        return true;
+    }
+    match Index::open(folder, &genesis_block(network).block_hash()) {
+        Ok(index) => match index.tip() {
+            Ok(Some(tip)) => {
+                let megabytes = index.size() as f64 / 1e6;
+                let height = tip.height;
+                checks.push(Check::ok(
+                    NAME,
+                    format!("{place}, up to block {height}, {megabytes:.1} MB"),
+                ));
+                true
+            }
+            Ok(None) => {
+                checks.push(Check::ok(
+                    NAME,
+                    format!("{place}, its first sync is not complete; `ambra` goes on with it"),
+                ));
+                false
+            }
+            Err(error) => {
+                checks.push(Check::fail(NAME, error.to_string(), "ambra verify"));
+                false
+            }
+        },
+        Err(error @ IndexError::InUse { .. }) => {
+            checks.push(Check::warn(
+                NAME,
+                error.to_string(),
+                "ask as the user that runs Ambra",
+            ));
+            true
+        }
+        Err(error) => {
+            let mend = match &error {
+                IndexError::Foreign { .. } => "ambra --db-dir ANOTHER_DIR".to_owned(),
+                _ => format!("rm -r {place}/{DATABASE} (it is built anew from the node)"),
+            };
+            checks.push(Check::fail(NAME, error.to_string(), mend));
+            false
+        }
+    }
+}
+
+/// The folder, or the nearest one above it that is there.
+fn existing(folder: &Path) -> PathBuf {
+    folder
+        .ancestors()
+        .find(|folder| folder.is_dir())
+        .unwrap_or(Path::new("/"))
+        .to_owned()
+}
+
+fn room(folder: &Path, free: u64, txs: u64, has_index: bool) -> Check {
+    const NAME: &str = "disk";
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    let index = txs * BYTES_PER_TX;
+    let place = folder.display();
+    let mend = "make room, or ambra --db-dir DIR on another disk";
+    if has_index {
+        let grows = GROWTH_BYTES.min(index);
+        let says = format!("{:.1} GB free at {place}", gigabytes(free));
+        return match free < grows {
+            true => Check::warn(NAME, says, mend),
+            false => Check::ok(NAME, says),
+        };
+    }
+    let needs = index * FIRST_SYNC_FACTOR;
+    let says = format!(
+        "{:.1} GB free at {place}; the index of {txs} transactions takes about {:.1} GB, and up to {:.1} GB while it is made",
+        gigabytes(free),
+        gigabytes(index),
+        gigabytes(needs)
+    );
+    match free {
+        free if free < index => Check::fail(NAME, says, mend),
+        free if free < needs => Check::warn(NAME, says, mend),
+        _ => Check::ok(NAME, says),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::joiner::doctor::Level;
+
+    #[test]
+    fn the_room_that_is_needed_follows_from_the_chain() {
+        let level = |free, has_index| room(Path::new("/x"), free, 1_000, has_index).level;
+        assert_eq!(level(39_999, false), Level::Fail);
+        assert_eq!(level(79_999, false), Level::Warn);
+        assert_eq!(level(80_000, false), Level::Ok);
+        assert_eq!(level(39_999, true), Level::Warn);
+        assert_eq!(level(40_000, true), Level::Ok);
+    }
+
+    #[test]
+    fn a_folder_that_is_to_be_made_is_looked_for_above() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(existing(&dir.path().join("a/b/c")), dir.path());
+    }
+}
