@@ -99,7 +99,7 @@ fn load(index: &Index, chain: &FakeChain, chunk: usize, stop_after: Option<usize
             return None;
         }
     }
-    let finish = bulk.finish(2, &|| false, &|_| ()).unwrap();
+    let finish = bulk.finish(2, 1 << 20, &|| false, &|_| ()).unwrap();
     assert_eq!(finish, Finish::Complete);
     Some(())
 }
@@ -372,7 +372,7 @@ fn a_run_that_was_cut_or_changed_is_refused() {
         std::fs::write(&run, bytes).unwrap();
         let index = open(&folder, &chain);
         let bulk = Bulk::resume(&index)?.unwrap();
-        bulk.finish(1, &|| true, &|_| ()).map(|_| ())
+        bulk.finish(1, 0, &|| true, &|_| ()).map(|_| ())
     };
     assert!(matches!(
         resume(&good[..good.len() - 1]),

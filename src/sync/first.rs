@@ -262,7 +262,10 @@ pub fn run(
     }
     drop(gatherers);
     progress.merging(0.0);
-    match bulk.finish(threads, &|| stop.is_set(), &|share| progress.merging(share))? {
+    let end = bulk.finish(threads, memory, &|| stop.is_set(), &|share| {
+        progress.merging(share);
+    })?;
+    match end {
         crate::index::Finish::Complete => Ok(()),
         crate::index::Finish::Stopped => Err(SyncError::Stopped),
     }

@@ -43,11 +43,12 @@ struct Job {
     path: PathBuf,
 }
 
-/// Merges all runs; `None` where it was stopped.
+/// Merges all runs with at most about `memory` bytes for reading them; `None` where it was stopped.
 pub fn merge(
     folder: &Path,
     runs: &[Run],
     threads: usize,
+    memory: usize,
     is_stopped: &(dyn Fn() -> bool + Sync),
     progress: &(dyn Fn(f64) + Sync),
 ) -> Result<Option<Files>, IndexError> {
@@ -72,11 +73,14 @@ pub fn merge(
         progress(done as f64 / total.max(1) as f64);
         !is_stopped()
     };
+    let memory = memory / (threads.max(1) * runs.len().max(1));
     let work = || -> Result<bool, IndexError> {
         while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let went_on = match job.kind {
-                Kind::History => write::<SCRIPT_PREFIX_LEN>(Family::History, job, runs, &look)?,
-                Kind::Txid => write::<TXID_PREFIX_LEN>(Family::Txid, job, runs, &look)?,
+                Kind::History => {
+                    write::<SCRIPT_PREFIX_LEN>(Family::History, job, runs, memory, &look)?
+                }
+                Kind::Txid => write::<TXID_PREFIX_LEN>(Family::Txid, job, runs, memory, &look)?,
             };
             if !went_on {
                 return Ok(false);
@@ -136,6 +140,7 @@ fn write<const LEN: usize>(
     family: Family,
     job: &Job,
     runs: &[Run],
+    memory: usize,
     look: &dyn Fn(u64) -> bool,
 ) -> Result<bool, IndexError> {
     let options = SortedFile::options(family);
@@ -145,7 +150,10 @@ fn write<const LEN: usize>(
     for bucket in job.buckets.clone() {
         // In the heap: the next row's prefix bits, then the run: runs are in chain order, so rows of
         // one prefix come out in chain order.
-        let mut readers: Vec<_> = runs.iter().map(|run| run.read(job.kind, bucket)).collect();
+        let mut readers: Vec<_> = runs
+            .iter()
+            .map(|run| run.read(job.kind, bucket, memory))
+            .collect();
         let mut heap = BinaryHeap::with_capacity(runs.len());
         for (number, reader) in readers.iter_mut().enumerate() {
             if let Some(row) = reader.next()? {

@@ -170,10 +170,11 @@ impl<'a> Bulk<'a> {
     }
 
     /// All blocks are in: sorts the runs into the database and makes the mark its tip. `progress` is
-    /// told the share that is done, from 0 to 1.
+    /// told the share that is done, from 0 to 1. `memory` is in bytes.
     pub fn finish(
         mut self,
         threads: usize,
+        memory: usize,
         is_stopped: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(f64) + Sync),
     ) -> Result<Finish, IndexError> {
@@ -181,8 +182,14 @@ impl<'a> Bulk<'a> {
             return Ok(Finish::Complete);
         };
         if !self.is_merged()? {
-            let files = match merge::merge(&self.folder, &self.runs, threads, is_stopped, progress)?
-            {
+            let files = match merge::merge(
+                &self.folder,
+                &self.runs,
+                threads,
+                memory,
+                is_stopped,
+                progress,
+            )? {
                 Some(files) => files,
                 None => return Ok(Finish::Stopped),
             };
@@ -294,7 +301,7 @@ pub(super) fn fuzz(bytes: &[u8]) {
     if let Ok(run) = run::Run::open(&path, TxNum(0)) {
         for kind in [run::Kind::History, run::Kind::Txid] {
             for bucket in 0..gather::BUCKETS {
-                let mut reader = run.read(kind, bucket);
+                let mut reader = run.read(kind, bucket, 0);
                 while let Ok(Some(_)) = reader.next() {}
             }
         }

@@ -38,8 +38,9 @@ const ENTRY_LEN: usize = 32;
 const DIRECTORY_LEN: usize = 2 * BUCKETS * ENTRY_LEN;
 const TRAILER_LEN: usize = 4 + 32 + 8;
 
-/// How much of a section is read at once when many runs are merged.
-const READ_BYTES: usize = 64 << 10;
+/// How much of a section is read at once: at least and at most. Reading takes turns between the runs, and on a hard disk each turn is
+/// a seek.
+const READ_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=8 << 20;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Section {
@@ -245,14 +246,15 @@ impl Run {
         }
     }
 
-    /// Reads a bucket's rows, ascending.
-    pub fn read(&self, kind: Kind, bucket: usize) -> SectionReader<'_> {
+    /// Reads a bucket's rows, ascending. `memory` is how many bytes the reader may take, if they are enough.
+    pub fn read(&self, kind: Kind, bucket: usize, memory: usize) -> SectionReader<'_> {
         let section = *self.section(kind, bucket);
         SectionReader {
             run: self,
             section,
             rows_left: section.rows,
             bytes_left: section.bytes,
+            read_bytes: memory.clamp(*READ_BYTES.start(), *READ_BYTES.end()),
             buffer: Vec::new(),
             at: 0,
             before: 0,
@@ -268,6 +270,8 @@ pub struct SectionReader<'a> {
     rows_left: u64,
     /// Bytes that have not been read from the file.
     bytes_left: u64,
+    /// How much is read at once.
+    read_bytes: usize,
     buffer: Vec<u8>,
     at: usize,
     before: u64,
@@ -306,8 +310,8 @@ impl SectionReader<'_> {
         self.at = 0;
         let kept = self.buffer.len();
         let count = usize::try_from(self.bytes_left)
-            .unwrap_or(READ_BYTES)
-            .min(READ_BYTES);
+            .unwrap_or(self.read_bytes)
+            .min(self.read_bytes);
         self.buffer.resize(kept + count, 0);
         let offset = self.section.offset + self.section.bytes - self.bytes_left;
         self.run
