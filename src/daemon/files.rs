@@ -262,10 +262,11 @@ impl BlockFiles {
 
     /// A whole block, in `out`.
     pub fn block(&self, place: &BlockPlace, out: &mut Vec<u8>) -> Result<(), FilesError> {
-        self.part(place, 0, place.size, out)
+        out.resize(place.size as usize, 0);
+        self.read(Kind::Blocks, place.file, place.offset.into(), out)
     }
 
-    /// `size` bytes from `offset` in a block, in `out`.
+    /// `size` bytes from `offset` in a block, behind what is in `out`.
     pub fn part(
         &self,
         place: &BlockPlace,
@@ -273,13 +274,14 @@ impl BlockFiles {
         size: u32,
         out: &mut Vec<u8>,
     ) -> Result<(), FilesError> {
-        out.resize(size as usize, 0);
-        self.read(
-            Kind::Blocks,
-            place.file,
-            u64::from(place.offset) + u64::from(offset),
-            out,
-        )
+        let start = out.len();
+        out.resize(start + size as usize, 0);
+        let at = u64::from(place.offset) + u64::from(offset);
+        let read = self.read(Kind::Blocks, place.file, at, &mut out[start..]);
+        if read.is_err() {
+            out.truncate(start);
+        }
+        read
     }
 
     /// The undo data of a block: in `out`, and their place in the rev file. `near` is a guess at which of the file's records it is (the

@@ -1,6 +1,9 @@
 //! Block bytes and spent outputs, from files, REST or RPC: the same bytes from each.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bitcoin::BlockHash;
 
@@ -9,6 +12,9 @@ use crate::chain::{BlockPlace, HeaderBytes, SpentOutputs};
 
 /// Memory for whole blocks that REST or RPC gave, in bytes: about 60 of mainnet's.
 const BLOCK_CACHE_BYTES: u64 = 96 << 20;
+
+/// Up to this part of a block, REST is asked for no more than the part.
+const LARGEST_PART: u32 = 4;
 
 /// Why a block cannot be had now.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +54,8 @@ pub struct BlockSource {
     rest: Option<Rest>,
     rpc: Rpc,
     blocks: quick_cache::sync::Cache<BlockHash, Arc<Vec<u8>>, BlockBytes>,
+    /// The node has no `/rest/blockpart` (Bitcoin Core has it from 31 on).
+    has_no_parts: AtomicBool,
 }
 
 impl BlockSource {
@@ -59,6 +67,7 @@ impl BlockSource {
             rest,
             rpc,
             blocks,
+            has_no_parts: AtomicBool::new(false),
         }
     }
 
@@ -78,8 +87,9 @@ impl BlockSource {
         self.files.as_ref()
     }
 
-    /// `size` bytes from `offset` in a block: `out` is cleared and filled. Files: one positioned read.
-    /// REST and RPC: from a bounded cache of whole blocks, each fetched once for all who wait.
+    /// `size` bytes from `offset` in a block, behind what is in `out`. Files: one positioned read. Else from a
+    /// bounded cache of whole blocks, each fetched once for all who wait; small parts of a block that is not
+    /// there by themselves, where the node gives parts.
     pub fn read_part(
         &self,
         hash: &dyn Fn() -> Result<BlockHash, SourceError>,
@@ -99,16 +109,45 @@ impl BlockSource {
             }
         }
         let hash = hash()?;
-        let block = self
-            .blocks
-            .get_or_insert_with(&hash, || self.fetch(&hash).map(Arc::new))?;
+        let block = match self.blocks.get(&hash) {
+            Some(block) => block,
+            None => {
+                if size <= place.size / LARGEST_PART
+                    && let Some(part) = self.fetch_part(&hash, offset, size)
+                {
+                    out.extend_from_slice(&part);
+                    return Ok(());
+                }
+                self.blocks
+                    .get_or_insert_with(&hash, || self.fetch(&hash).map(Arc::new))?
+            }
+        };
         let part = block
             .get(offset as usize..)
             .and_then(|rest| rest.get(..size as usize))
             .ok_or_else(|| SourceError(format!("block {hash} is shorter than the index says")))?;
-        out.clear();
         out.extend_from_slice(part);
         Ok(())
+    }
+
+    /// Part of a block; `None` where the whole block is to be asked for.
+    fn fetch_part(&self, hash: &BlockHash, offset: u32, size: u32) -> Option<Vec<u8>> {
+        let rest = self.rest.as_ref()?;
+        if self.has_no_parts.load(Ordering::Relaxed) {
+            return None;
+        }
+        match rest.block_part(hash, offset, size) {
+            Ok(Some(part)) => Some(part),
+            Ok(None) => {
+                tracing::debug!("REST gives no parts of blocks; whole ones are asked for");
+                self.has_no_parts.store(true, Ordering::Relaxed);
+                None
+            }
+            Err(error) => {
+                tracing::debug!("REST: {error}; asking for the whole of block {hash}");
+                None
+            }
+        }
     }
 
     /// A whole block.
@@ -179,5 +218,120 @@ impl BlockSource {
         self.rpc
             .spent(hash)
             .map_err(|error| SourceError(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::{Network, consensus::encode::serialize, constants::genesis_block};
+
+    use super::*;
+    use crate::daemon::{
+        fake::{Answer, FakeNode},
+        rpc::{RpcAuth, RpcConfig},
+    };
+
+    /// By REST alone, of a node that answers so.
+    fn by_rest(node: &FakeNode) -> BlockSource {
+        let rpc = Rpc::new(RpcConfig {
+            url: node.url(),
+            auth: RpcAuth::UserPass("user".into(), "password".into()),
+            timeout: RpcConfig::TIMEOUT,
+        });
+        BlockSource::new(None, Some(Rest::new(&node.url())), rpc)
+    }
+
+    fn block(network: Network) -> (BlockHash, Vec<u8>, BlockPlace) {
+        let block = genesis_block(network);
+        let bytes = serialize(&block);
+        let place = BlockPlace {
+            file: BlockPlace::NOWHERE,
+            offset: 0,
+            size: bytes.len() as u32,
+            undo_offset: 0,
+            undo_size: 0,
+        };
+        (block.block_hash(), bytes, place)
+    }
+
+    fn part(
+        source: &BlockSource,
+        (hash, _, place): &(BlockHash, Vec<u8>, BlockPlace),
+        offset: u32,
+        size: u32,
+    ) -> Vec<u8> {
+        let mut out = b"before".to_vec();
+        let hash = || Ok(*hash);
+        source
+            .read_part(&hash, place, offset, size, &mut out)
+            .unwrap();
+        assert_eq!(&out[..6], b"before", "what was there stays");
+        out.split_off(6)
+    }
+
+    fn asked(node: &FakeNode) -> Vec<String> {
+        let line = |line: String| line.split(['/', '?']).skip(2).take(1).collect();
+        node.asked()
+            .into_iter()
+            .map(|asked| line(asked.line))
+            .collect()
+    }
+
+    #[test]
+    fn a_small_part_is_asked_for_by_itself_and_a_large_one_brings_the_block() {
+        let known = block(Network::Regtest);
+        let bytes = &known.1;
+        let node = FakeNode::new([
+            Answer::Http(200, bytes[80..100].to_vec()),
+            Answer::Http(200, bytes.clone()),
+        ]);
+        let source = by_rest(&node);
+        assert_eq!(part(&source, &known, 80, 20), bytes[80..100]);
+        assert_eq!(part(&source, &known, 80, 200), bytes[80..280]);
+        assert_eq!(part(&source, &known, 90, 20), bytes[90..110]);
+        assert_eq!(asked(&node), ["blockpart", "block"]);
+    }
+
+    #[test]
+    fn a_node_without_parts_is_asked_for_whole_blocks_and_each_once() {
+        let (first, second) = (block(Network::Regtest), block(Network::Signet));
+        let node = FakeNode::new([
+            Answer::Http(404, Vec::new()),
+            Answer::Http(200, first.1.clone()),
+            Answer::Http(200, second.1.clone()),
+        ]);
+        let source = by_rest(&node);
+        for _ in 0..3 {
+            assert_eq!(part(&source, &first, 80, 20), first.1[80..100]);
+            assert_eq!(part(&source, &second, 4, 32), second.1[4..36]);
+        }
+        assert_eq!(asked(&node), ["blockpart", "block", "block"]);
+    }
+
+    #[test]
+    fn many_who_want_a_block_at_once_cost_one_exchange() {
+        let known = block(Network::Regtest);
+        let node = FakeNode::new([Answer::Http(200, known.1.clone())]);
+        let source = by_rest(&node);
+        let all = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    all.wait();
+                    assert_eq!(part(&source, &known, 0, 285), known.1);
+                });
+            }
+        });
+        assert_eq!(asked(&node), ["block"]);
+    }
+
+    #[test]
+    fn a_part_beyond_the_blocks_end_is_an_error() {
+        let (hash, bytes, place) = block(Network::Regtest);
+        let node = FakeNode::new([Answer::Http(200, bytes)]);
+        let mut out = Vec::new();
+        let read = by_rest(&node).read_part(&|| Ok(hash), &place, 200, 100, &mut out);
+        assert!(read.is_err());
+        assert!(out.is_empty());
     }
 }

@@ -8,7 +8,7 @@ use bitcoin::Txid;
 use super::{QueryError, table::TableBlock};
 use crate::{
     chain::{Height, ScriptHash, TxNum},
-    daemon::source::{BlockSource, SourceError},
+    daemon::source::{BlockSource, SourceError, SourceKind},
     index::{BlockRow, Index, IndexError, TxPlace},
 };
 
@@ -25,7 +25,12 @@ pub(super) trait Archive: Send + Sync {
         each: &mut dyn FnMut(TxNum) -> ControlFlow<()>,
     ) -> Result<(), QueryError>;
 
-    fn numbered(&self, txid: &Txid, below: TxNum) -> Result<Vec<TxNum>, QueryError>;
+    fn numbered(
+        &self,
+        txid: &Txid,
+        below: TxNum,
+        each: &mut dyn FnMut(TxNum) -> Result<ControlFlow<()>, QueryError>,
+    ) -> Result<(), QueryError>;
 
     fn places(&self) -> Places<'_>;
 
@@ -37,6 +42,15 @@ pub(super) trait Archive: Send + Sync {
         each: &mut dyn FnMut(Height, BlockRow) -> ControlFlow<()>,
     ) -> Result<(), QueryError>;
 
+    /// Puts `size` bytes of the block from `offset` on behind what is in `out`.
+    fn append(
+        &self,
+        block: &TableBlock,
+        offset: u32,
+        size: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<(), QueryError>;
+
     /// Fills `out` with `size` bytes of the block from `offset` on.
     fn read(
         &self,
@@ -44,7 +58,13 @@ pub(super) trait Archive: Send + Sync {
         offset: u32,
         size: u32,
         out: &mut Vec<u8>,
-    ) -> Result<(), QueryError>;
+    ) -> Result<(), QueryError> {
+        out.clear();
+        self.append(block, offset, size, out)
+    }
+
+    /// Bytes between two wanted parts that are rather read than skipped.
+    fn gap_bytes(&self) -> u32;
 }
 
 /// The index and the node's blocks.
@@ -81,8 +101,18 @@ impl Archive for Disk {
         Ok(())
     }
 
-    fn numbered(&self, txid: &Txid, below: TxNum) -> Result<Vec<TxNum>, QueryError> {
-        Ok(self.index.numbered(txid, below).collect::<Result<_, _>>()?)
+    fn numbered(
+        &self,
+        txid: &Txid,
+        below: TxNum,
+        each: &mut dyn FnMut(TxNum) -> Result<ControlFlow<()>, QueryError>,
+    ) -> Result<(), QueryError> {
+        for n in self.index.numbered(txid, below) {
+            if each(n?)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn places(&self) -> Places<'_> {
@@ -112,7 +142,7 @@ impl Archive for Disk {
         Ok(())
     }
 
-    fn read(
+    fn append(
         &self,
         block: &TableBlock,
         offset: u32,
@@ -130,5 +160,14 @@ impl Archive for Disk {
         Ok(self
             .source
             .read_part(&hash, &block.place, offset, size, out)?)
+    }
+
+    fn gap_bytes(&self) -> u32 {
+        match self.source.kind() {
+            // A read of a file costs as much as copying some kilobytes.
+            SourceKind::Files => 4 << 10,
+            // An exchange with the node costs as much as a quarter of a megabyte.
+            SourceKind::Rest | SourceKind::Rpc => 256 << 10,
+        }
     }
 }

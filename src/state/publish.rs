@@ -25,13 +25,17 @@ use super::{
 };
 use crate::{
     chain::{HeaderBytes, Height, TxNum, block_hash},
-    daemon::source::BlockSource,
+    daemon::source::{BlockSource, SourceKind},
     index::{BlockRow, Index},
     mempool::{Mempool, Touched},
 };
 
 /// How long a question waits for the end of a reorg.
 const REORG_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Threads that help to read long histories where blocks are asked of the node: with the one whom they help
+/// two less than exchanges may run at once (`EXCHANGES_MAX` in `daemon/http.rs`).
+const NODE_HELPERS: usize = 5;
 
 /// Bounds of what is kept in memory for faster answers.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +44,8 @@ pub struct StateLimits {
     pub cache_bytes: usize,
     /// Merkle trees of blocks that were asked for.
     pub merkle_bytes: u64,
-    /// Threads that help to read long histories; `None`: one less than there are cores.
+    /// Threads that help to read long histories; `None`: one less than there are cores, or as many as the node may
+    /// be asked by at a time.
     pub helpers: Option<usize>,
 }
 
@@ -119,6 +124,15 @@ impl State {
         genesis: HeaderBytes,
         limits: StateLimits,
     ) -> Result<State, QueryError> {
+        let helpers = match source.kind() {
+            SourceKind::Files => None,
+            // They wait for the node more than they work. Others are to find it free now and then.
+            SourceKind::Rest | SourceKind::Rpc => Some(NODE_HELPERS),
+        };
+        let limits = StateLimits {
+            helpers: limits.helpers.or(helpers),
+            ..limits
+        };
         State::over(Box::new(Disk { index, source }), genesis, limits)
     }
 

@@ -103,6 +103,7 @@ proptest! {
             let mut bytes = Vec::new();
             files.block(&found.place, &mut bytes).unwrap();
             prop_assert_eq!(&bytes, &serialize(block));
+            bytes.clear();
             files.part(&found.place, 4, 32, &mut bytes).unwrap();
             prop_assert_eq!(&bytes, &serialize(&block.header.prev_blockhash));
             if height > 0 {
