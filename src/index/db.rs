@@ -45,7 +45,7 @@ const SST_BLOCK_BYTES: usize = 16 << 10;
 /// Keys that share one start: fewer starts, smaller blocks.
 const SST_RESTART_INTERVAL: i32 = 32;
 
-/// The same of packed rows, of which a look-up reads one group of half a kilobyte. Smaller blocks would need more
+/// The same of packed rows, of which a look-up reads one group of half a kilobyte, and of positions. Smaller blocks would need more
 /// memory for their index (mainnet: 5 million blocks of 8 KiB, 80 MB).
 const PACKED_BLOCK_BYTES: usize = 8 << 10;
 const PACKED_RESTART_INTERVAL: i32 = 4;
@@ -87,7 +87,8 @@ impl Index {
             cause,
         })?;
         is_whole(path)?;
-        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        // Without a lock that threads could wait for.
+        let cache = Cache::new_hyper_clock_cache(BLOCK_CACHE_BYTES, PACKED_BLOCK_BYTES);
         let families = FAMILIES
             .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, Some(&cache))));
         let db = DB::open_cf_descriptors(&database_options(), path.join(FOLDER), families)
@@ -716,7 +717,7 @@ fn family_options(name: &str, cache: Option<&Cache>) -> Options {
         None => table.disable_cache(),
     }
     table.set_format_version(6);
-    if [HISTORY.packed, TXID.packed].contains(&name) {
+    if [TxPositionRow::FAMILY, HISTORY.packed, TXID.packed].contains(&name) {
         table.set_block_size(PACKED_BLOCK_BYTES);
         table.set_block_restart_interval(PACKED_RESTART_INTERVAL);
     } else {
