@@ -271,8 +271,11 @@ impl FakeView {
             .cloned()
             .unwrap_or_default();
         let entries = history.confirmed.len() + history.mempool.len();
+        let is_read = self.world.on_disk.contains(script);
         match ask.max_history {
             Some(limit) if entries > limit => Err(QueryError::TooLarge { limit }),
+            _ if is_read && ask.rows_max.is_some_and(|max| entries > max) => Err(QueryError::Long),
+            _ if ask.list_max.is_some_and(|max| entries > max) => Err(QueryError::Long),
             _ => Ok(history),
         }
     }

@@ -21,7 +21,7 @@ use super::{
     backend::Backend,
     batch::Slot,
     message::{self, ReplyTo},
-    methods::{Call, Method},
+    methods::{Call, Cost, Method},
     params::Args,
     stats::{Asked, Way},
     subscribed::Names,
@@ -54,21 +54,39 @@ pub struct Asker {
     pub cancelled: Arc<AtomicBool>,
 }
 
+/// How far a question may go where it is asked. What goes further is refused as [`Refusal::Long`], and asked
+/// again on [`Lane::Long`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Reads the transactions of [`SHORT_HISTORY`] rows at most.
+    Near,
+    /// And lists as many entries at most.
+    NearList,
+    Far,
+}
+
+impl Reach {
+    /// Of a question of this cost, asked where others wait.
+    pub fn near(cost: Cost) -> Reach {
+        match cost {
+            Cost::History => Reach::NearList,
+            _ => Reach::Near,
+        }
+    }
+}
+
 impl Asker {
-    /// The question as of now. `short` bounds the history.
-    pub fn question(&self, speaks: Speaks, short: bool) -> Question {
-        let max_history = match (short, self.history_max) {
-            (true, Some(max)) => Some(max.min(SHORT_HISTORY)),
-            (true, None) => Some(SHORT_HISTORY),
-            (false, max) => max,
-        };
+    /// The question as of now.
+    pub fn question(&self, speaks: Speaks, reach: Reach) -> Question {
         Question {
             view: self.backend.answers(),
             backend: self.backend.clone(),
             settings: self.settings.clone(),
             speaks,
             ask: Ask {
-                max_history,
+                max_history: self.history_max,
+                rows_max: (reach != Reach::Far).then_some(SHORT_HISTORY),
+                list_max: (reach == Reach::NearList).then_some(SHORT_HISTORY),
                 cancelled: Some(self.cancelled.clone()),
             },
         }
@@ -82,12 +100,6 @@ impl Asker {
                 "the replies to a batch may have {max} bytes; ask for less at a time"
             ))
         })
-    }
-
-    /// True where the short way was too short, and a longer one is allowed.
-    pub fn wants_longer(&self, refusal: &Refusal) -> bool {
-        matches!(refusal, Refusal::TooLarge { .. })
-            && self.history_max.is_none_or(|max| max > SHORT_HISTORY)
     }
 }
 
@@ -192,15 +204,12 @@ impl Job {
         } else if let Some(refusal) = slot.and_then(|slot| self.asker.over_batch_bound(slot)) {
             self.refused(refusal)
         } else {
-            let question = self.asker.question(self.speaks, is_short);
+            let question = self.asker.question(self.speaks, self.reach());
             catch_unwind(AssertUnwindSafe(|| self.answer(&question, &mut reply)))
                 .unwrap_or_else(|_| self.refused(fault()))
         };
         let (result, learned) = outcome;
-        if let Err(refusal) = &result
-            && is_short
-            && self.asker.wants_longer(refusal)
-        {
+        if is_short && result == Err(Refusal::Long) {
             self.lane = Lane::Long;
             return Ran::Longer(self);
         }
@@ -229,6 +238,14 @@ impl Job {
             reply,
             learned,
         })
+    }
+
+    fn reach(&self) -> Reach {
+        match (self.lane, &self.work) {
+            (Lane::Short, Work::Answer { method, args }) => Reach::near(method.cost.of(args)),
+            (Lane::Short, Work::Status { .. } | Work::Outpoint { .. }) => Reach::Near,
+            (Lane::Long | Lane::Node, _) => Reach::Far,
+        }
     }
 
     fn answer(&self, question: &Question, out: &mut Vec<u8>) -> (Result<(), Refusal>, Learned) {

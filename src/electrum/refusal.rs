@@ -44,6 +44,9 @@ pub enum Refusal {
     /// The asker has gone: nothing is sent.
     #[error("cancelled")]
     Cancelled,
+    /// It takes longer than it may where it was asked, and is asked again elsewhere: nothing is sent.
+    #[error("the history is long; please try again")]
+    Long,
 }
 
 impl Refusal {
@@ -70,7 +73,7 @@ impl Refusal {
             Refusal::Method(_) => 2,
             Refusal::Params(_) => 3,
             Refusal::Bad(_) => 4,
-            Refusal::TooLarge { .. } => 5,
+            Refusal::TooLarge { .. } | Refusal::Long => 5,
             Refusal::Rejected { .. } => 6,
             Refusal::PackageRejected { .. } => 7,
             Refusal::Syncing(_) => 8,
@@ -92,7 +95,8 @@ impl Refusal {
             | Refusal::Rejected { .. }
             | Refusal::PackageRejected { .. }
             | Refusal::Syncing(_)
-            | Refusal::Cancelled => 1,
+            | Refusal::Cancelled
+            | Refusal::Long => 1,
             Refusal::Daemon(_) => 2,
         }
     }
@@ -112,6 +116,7 @@ impl From<QueryError> for Refusal {
         match error {
             QueryError::Syncing(text) => Refusal::Syncing(text),
             QueryError::TooLarge { limit } => Refusal::TooLarge { limit },
+            QueryError::Long => Refusal::Long,
             QueryError::Cancelled => Refusal::Cancelled,
             QueryError::Unavailable(cause) => {
                 tracing::warn!("a question could not be answered: {cause}");

@@ -26,7 +26,7 @@ use super::{
     },
     backend::{Backend, Listener},
     batch::{Batch, Slot},
-    job::{Asker, Done, Job, Lane, Learned, Ticket, Work},
+    job::{Asker, Done, Job, Lane, Learned, Reach, Ticket, Work},
     message::{self, Form, Message, ReplyTo, Request},
     methods::{self, Call, Cost, Method},
     outbox::Outbox,
@@ -311,14 +311,13 @@ impl Session {
             Call::Answer(answer) => {
                 let lane = match method.cost.of(&args) {
                     Cost::Memory if at_once => {
-                        let question = self.asker.question(self.speaks, false);
+                        let question = self.asker.question(self.speaks, Reach::Far);
                         return answer(&question, &args, out).map(|()| true);
                     }
                     cost @ (Cost::Script | Cost::History) if at_once => {
                         let mark = out.len();
-                        let is_list = matches!(cost, Cost::History);
-                        match self.answer_from_memory(method, &args, is_list, out) {
-                            Some(Err(refusal)) if is_list && self.asker.wants_longer(&refusal) => {
+                        match self.answer_from_memory(method, &args, Reach::near(cost), out) {
+                            Some(Err(Refusal::Long)) => {
                                 out.truncate(mark);
                                 Lane::Long
                             }
@@ -395,13 +394,13 @@ impl Session {
         &self,
         method: &Method,
         args: &Args,
-        is_list: bool,
+        reach: Reach,
         out: &mut Vec<u8>,
     ) -> Option<Result<(), Refusal>> {
         let Call::Answer(answer) = method.call else {
             return None;
         };
-        let question = self.asker.question(self.speaks, is_list);
+        let question = self.asker.question(self.speaks, reach);
         let script = args.first_script()?;
         question
             .view
@@ -411,13 +410,14 @@ impl Session {
 
     /// A status in memory is known without its history, however long that is.
     fn status_from_memory(&self, script: &ScriptHash) -> Option<Result<Option<Status>, Refusal>> {
-        let question = self.asker.question(self.speaks, false);
-        question.view.is_in_memory(script).then(|| {
-            question
-                .view
-                .status(script, &question.ask)
-                .map_err(Refusal::from)
-        })
+        let question = self.asker.question(self.speaks, Reach::Near);
+        if !question.view.is_in_memory(script) {
+            return None;
+        }
+        let status = question.view.status(script, &question.ask);
+        // It may have been thrown out of memory in this moment.
+        let status = status.map_err(Refusal::from);
+        (status != Err(Refusal::Long)).then_some(status)
     }
 
     fn check_room(&mut self) -> Result<(), Refusal> {

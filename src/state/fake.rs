@@ -154,14 +154,21 @@ impl Archive for FakeArchive {
         Ok(())
     }
 
-    fn numbered(&self, txid: &Txid, below: TxNum) -> Result<Vec<TxNum>, QueryError> {
+    fn numbered(
+        &self,
+        txid: &Txid,
+        below: TxNum,
+        each: &mut dyn FnMut(TxNum) -> Result<ControlFlow<()>, QueryError>,
+    ) -> Result<(), QueryError> {
         let rows = self.rows.read().unwrap();
-        Ok(Self::numbers(
-            &rows.txids,
-            txid_prefix(txid),
-            TxNum::ZERO,
-            below,
-        ))
+        let found = Self::numbers(&rows.txids, txid_prefix(txid), TxNum::ZERO, below);
+        drop(rows);
+        for n in found {
+            if each(n)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn places(&self) -> Places<'_> {
@@ -189,7 +196,11 @@ impl Archive for FakeArchive {
         Ok(())
     }
 
-    fn read(
+    fn gap_bytes(&self) -> u32 {
+        4 << 10
+    }
+
+    fn append(
         &self,
         block: &TableBlock,
         offset: u32,
@@ -207,7 +218,6 @@ impl Archive for FakeArchive {
             .get(block.place.file as usize)
             .and_then(|(_, bytes)| bytes.get(offset as usize..(offset + size) as usize))
             .ok_or_else(|| QueryError::Unavailable("no such bytes".to_owned()))?;
-        out.clear();
         out.extend_from_slice(part);
         Ok(())
     }

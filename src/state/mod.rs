@@ -49,6 +49,9 @@ pub enum QueryError {
     /// The history has more entries than `max_history` allows.
     #[error("the history has over {limit} entries")]
     TooLarge { limit: usize },
+    /// It takes more than [`Ask::rows_max`] or [`Ask::list_max`] allow: to be asked again where it holds up nobody.
+    #[error("the question is long")]
+    Long,
     /// The asker is gone; stop working.
     #[error("cancelled")]
     Cancelled,
@@ -62,6 +65,11 @@ pub enum QueryError {
 pub struct Ask {
     /// Most entries that a history may have; `None`: no limit (loopback).
     pub max_history: Option<usize>,
+    /// Most index rows whose transactions may be read for it; `None`: any number. Unlike `max_history` this counts
+    /// candidates, so that a long history is turned away before anything of it is read.
+    pub rows_max: Option<usize>,
+    /// Most entries that may be listed.
+    pub list_max: Option<usize>,
     /// Set when the asking client has gone.
     pub cancelled: Option<Arc<std::sync::atomic::AtomicBool>>,
 }

@@ -19,7 +19,7 @@ use std::{
     },
 };
 
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, Txid, hashes::Hash};
 
 use super::{
     Ask, QueryError,
@@ -27,7 +27,7 @@ use super::{
     table::{BlockTable, TableBlock},
 };
 use crate::{
-    chain::{ScriptHash, TxNum, TxView, is_unspendable},
+    chain::{ParseError, ScriptHash, TxNum, TxView, is_unspendable},
     index::TxPlace,
 };
 
@@ -40,8 +40,9 @@ const PIECE: usize = 512;
 /// Pieces that may be read ahead of the one that is next in chain order: bounds the memory of a question,
 /// whatever the length of the history (16 pieces of transactions of 500 bytes: 4 MB).
 const PIECES_AHEAD: usize = 16;
-/// Bytes between two wanted transactions that are rather read than skipped.
-const GAP_BYTES: u32 = 4 << 10;
+/// Of so few candidates all transactions are held in memory at once, if they have so few bytes together.
+const FEW: usize = 32;
+const FEW_BYTES: usize = 1 << 20;
 /// Most bytes read at once, but for a single transaction that is larger.
 const RUN_BYTES: u32 = 1 << 20;
 
@@ -123,6 +124,54 @@ impl Target<'_> {
     }
 }
 
+impl Piece {
+    fn for_candidates(count: usize) -> Piece {
+        Piece {
+            txs: Vec::with_capacity(count),
+            inputs: Vec::with_capacity(2 * count),
+            outputs: Vec::with_capacity(count),
+        }
+    }
+
+    /// Adds the next transaction, of whose outputs those are kept that satisfy `is_paid`.
+    fn push(&mut self, n: TxNum, tx: &TxView<'_>, txid: Txid, is_paid: impl Fn(&[u8]) -> bool) {
+        for (vout, output) in (0..).zip(tx.outputs()) {
+            if is_paid(output.script) {
+                self.outputs.push((vout, output.value));
+            }
+        }
+        let spends = tx.inputs().filter(|input| !input.is_coinbase());
+        self.inputs.extend(spends.map(|input| input.outpoint()));
+        self.txs.push(ReadTx {
+            n,
+            txid,
+            inputs_end: self.inputs.len(),
+            outputs_end: self.outputs.len(),
+        });
+    }
+}
+
+/// Finds the output of these transactions that pays the script, if there is one, by hashing few others.
+fn find_script(target: &Target<'_>, txs: &[(TxNum, TxView<'_>, Txid)]) {
+    // Most scripts are paid once and spent once: then an input of one candidate names the output of another.
+    for (_, tx, _) in txs {
+        for input in tx.inputs() {
+            let funder = txs
+                .iter()
+                .find(|(_, _, txid)| txid.as_byte_array() == input.txid);
+            let output = funder.and_then(|(_, tx, _)| tx.outputs().nth(input.vout as usize));
+            if output.is_some_and(|output| target.is_paid_by(output.script)) {
+                return;
+            }
+        }
+    }
+    // Else it is in each of them, and soonest found in the one with the fewest outputs.
+    let mut by_outputs: Vec<&TxView<'_>> = txs.iter().map(|(_, tx, _)| tx).collect();
+    by_outputs.sort_unstable_by_key(|tx| tx.output_count);
+    let mut outputs = by_outputs.iter().flat_map(|tx| tx.outputs());
+    let _ = outputs.any(|output| target.is_paid_by(output.script));
+}
+
 impl Reader<'_> {
     fn check_cancelled(&self) -> Result<(), QueryError> {
         self.ask.check_cancelled()
@@ -151,6 +200,10 @@ impl Reader<'_> {
             .touching(script, from, self.table.next_tx(), &mut |n| {
                 candidates.push(n);
                 rows += 1;
+                if self.ask.rows_max.is_some_and(|max| rows > max) {
+                    stopped = Err(QueryError::Long);
+                    return ControlFlow::Break(());
+                }
                 if candidates.len() == PIECE {
                     pieces.push(std::mem::take(&mut candidates));
                     stopped = self.check_cancelled();
@@ -212,28 +265,67 @@ impl Reader<'_> {
 
     fn read_piece(&self, target: &Target<'_>, candidates: &[TxNum]) -> Result<Piece, QueryError> {
         self.check_cancelled()?;
-        let mut piece = Piece {
-            txs: Vec::with_capacity(candidates.len()),
-            inputs: Vec::with_capacity(2 * candidates.len()),
-            outputs: Vec::with_capacity(candidates.len()),
-        };
+        if candidates.len() <= FEW
+            && target.script.get().is_none()
+            && let Some(piece) = self.read_few(target, candidates)?
+        {
+            return Ok(piece);
+        }
+        let mut piece = Piece::for_candidates(candidates.len());
         self.for_each_tx(candidates, |n, _, tx| {
-            for (vout, output) in (0..).zip(tx.outputs()) {
-                if target.is_paid_by(output.script) {
-                    piece.outputs.push((vout, output.value));
-                }
-            }
-            let spends = tx.inputs().filter(|input| !input.is_coinbase());
-            piece.inputs.extend(spends.map(|input| input.outpoint()));
-            piece.txs.push(ReadTx {
-                n,
-                txid: tx.txid(),
-                inputs_end: piece.inputs.len(),
-                outputs_end: piece.outputs.len(),
-            });
+            piece.push(n, &tx, tx.txid(), |script| target.is_paid_by(script));
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(piece)
+    }
+
+    /// The transactions of few candidates; `None` where they are too large to be held at once.
+    fn read_few(
+        &self,
+        target: &Target<'_>,
+        candidates: &[TxNum],
+    ) -> Result<Option<Piece>, QueryError> {
+        let mut places = self.archive.places();
+        let mut found = Vec::with_capacity(candidates.len());
+        let mut size = 0usize;
+        for &n in candidates {
+            let place = places(n)?;
+            size = size.saturating_add(place.size as usize);
+            found.push((n, place));
+        }
+        if size > FEW_BYTES {
+            return Ok(None);
+        }
+        let mut bytes = Vec::with_capacity(size);
+        for &(n, place) in &found {
+            let block = self.block_of(n)?;
+            self.archive
+                .append(&block, place.offset, place.size, &mut bytes)?;
+        }
+        let mut rest = &bytes[..];
+        let mut txs = Vec::with_capacity(found.len());
+        for (n, place) in found {
+            let (tx, after) = rest
+                .split_at_checked(place.size as usize)
+                .ok_or(ParseError::End { at: bytes.len() })?;
+            rest = after;
+            let tx = TxView::parse(tx)?;
+            txs.push((n, tx, tx.txid()));
+        }
+        find_script(target, &txs);
+        let script = target.script.get();
+        let mut piece = Piece::for_candidates(txs.len());
+        for (n, tx, txid) in &txs {
+            piece.push(*n, tx, *txid, |paid| {
+                script.is_some_and(|script| **script == *paid)
+            });
+        }
+        Ok(Some(piece))
+    }
+
+    fn block_of(&self, n: TxNum) -> Result<TableBlock, QueryError> {
+        let block = self.table.block_of(n);
+        block.ok_or_else(|| QueryError::Unavailable(format!("no block has transaction {n}")))
     }
 
     /// Reads transactions, in ascending order; those that lie close together in one read.
@@ -243,6 +335,7 @@ impl Reader<'_> {
         mut visit: impl FnMut(TxNum, &TableBlock, TxView<'_>) -> Result<ControlFlow<()>, QueryError>,
     ) -> Result<(), QueryError> {
         let mut places: Places<'_> = self.archive.places();
+        let gap_bytes = self.archive.gap_bytes();
         let mut bytes = Vec::new();
         let mut run: Vec<(TxNum, TxPlace)> = Vec::new();
         let mut numbers = numbers.iter().copied();
@@ -251,9 +344,7 @@ impl Reader<'_> {
         while let Some(first) = next {
             let block = match in_block {
                 Some(block) if block.contains(first) => block,
-                _ => self.table.block_of(first).ok_or_else(|| {
-                    QueryError::Unavailable(format!("no block has transaction {first}"))
-                })?,
+                _ => self.block_of(first)?,
             };
             in_block = Some(block);
             // From the first one's place on, as far as the neighbours lie close together.
@@ -269,7 +360,7 @@ impl Reader<'_> {
                     return Err(QueryError::Unavailable(format!(
                         "transaction {n} lies before its predecessor"
                     )));
-                } else if place.offset > end.saturating_add(GAP_BYTES)
+                } else if place.offset > end.saturating_add(gap_bytes)
                     || place_end - start.min(place_end) > RUN_BYTES
                 {
                     break;
@@ -317,9 +408,14 @@ impl Reader<'_> {
             return Ok(None);
         };
         // A coin is often spent soon: small pieces first.
-        let mut piece = 16;
+        let (mut piece, mut rows) = (16, 0);
         self.archive
             .touching(script, from, self.table.next_tx(), &mut |n| {
+                rows += 1;
+                if self.ask.rows_max.is_some_and(|max| rows > max) {
+                    found = Err(QueryError::Long);
+                    return ControlFlow::Break(());
+                }
                 candidates.push(n);
                 if candidates.len() < piece {
                     return ControlFlow::Continue(());

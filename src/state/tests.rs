@@ -534,6 +534,52 @@ fn a_long_history_is_read_by_several_threads_bounded_and_cancelled() {
 }
 
 #[test]
+fn a_long_history_is_not_read_where_it_may_not_be_and_counts_no_more_once_it_is_known() {
+    let mut world = World::new(1, 1, limits(PLENTY));
+    world.step(0, &[20; 3], 0, |_| ());
+    let script = world.chain.hashes()[0];
+    let view = world.state.view();
+    let near = Ask {
+        rows_max: Some(10),
+        ..Ask::default()
+    };
+    let reads = || world.archive.reads.load(Ordering::SeqCst);
+    let before = reads();
+    for _ in 0..2 {
+        let status = view.status(&script, &near);
+        assert!(matches!(status, Err(QueryError::Long)), "{status:?}");
+    }
+    assert_eq!(reads(), before, "it is known to be long by its rows alone");
+    let coin = view.unspent(&script, &Ask::default()).unwrap()[0];
+    let outpoint = OutPoint::new(coin.txid, coin.vout);
+    assert!(
+        view.status(&script, &near).is_ok(),
+        "nothing is left to be read"
+    );
+    let lists = Ask {
+        list_max: Some(10),
+        ..Ask::default()
+    };
+    assert!(matches!(
+        view.history(&script, &lists),
+        Err(QueryError::Long)
+    ));
+    // A coin that is known to be unspent needs no search; of another the whole history may have to be searched.
+    assert!(view.outpoint_status(&outpoint, &script, &near).is_ok());
+    let first = view.history(&script, &Ask::default()).unwrap().confirmed[0].txid;
+    let spent = (0..10).map(|vout| OutPoint::new(first, vout));
+    let limit = Ask {
+        rows_max: Some(0),
+        ..Ask::default()
+    };
+    let is_long = |outpoint| {
+        let status = view.outpoint_status(&outpoint, &script, &limit);
+        matches!(status, Err(QueryError::Long))
+    };
+    assert!(spent.into_iter().any(is_long));
+}
+
+#[test]
 fn two_who_ask_at_once_cost_one_reading() {
     let mut world = World::new(6, 1, limits(PLENTY));
     world.step(0, &[100; 5], 0, |_| ());

@@ -195,6 +195,7 @@ impl View {
 fn check_size(entries: usize, ask: &Ask) -> Result<(), QueryError> {
     match ask.max_history {
         Some(limit) if entries > limit => Err(QueryError::TooLarge { limit }),
+        _ if ask.list_max.is_some_and(|max| entries > max) => Err(QueryError::Long),
         _ => Ok(()),
     }
 }
