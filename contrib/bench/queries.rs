@@ -89,8 +89,13 @@ fn print_table(args: &Args, columns: &[(String, Figures)]) -> Result<(), Failure
         }
     }
     let heads: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
-    println!("| | {} |", heads.join(" | "));
-    println!("|---|{}", "---|".repeat(columns.len()));
+    let has_ratio = columns.len() == 2;
+    let ratio_head = if has_ratio { " ratio |" } else { "" };
+    println!("| | {} |{ratio_head}", heads.join(" | "));
+    println!(
+        "|---|{}",
+        "---|".repeat(columns.len() + usize::from(has_ratio))
+    );
     for name in names {
         let cells: Vec<&str> = columns
             .iter()
@@ -99,7 +104,11 @@ fn print_table(args: &Args, columns: &[(String, Figures)]) -> Result<(), Failure
                 found.map_or("–", |(_, value)| value)
             })
             .collect();
-        println!("| {name} | {} |", cells.join(" | "));
+        let last = match cells[..] {
+            [first, second] => format!(" {} |", ratio(first, second)),
+            _ => String::new(),
+        };
+        println!("| {name} | {} |{last}", cells.join(" | "));
     }
     let results: serde_json::Map<String, serde_json::Value> = columns
         .iter()
@@ -108,6 +117,21 @@ fn print_table(args: &Args, columns: &[(String, Figures)]) -> Result<(), Failure
     let text = serde_json::to_string_pretty(&results)?;
     fs::write(args.dir.join("queries.json"), text)?;
     Ok(())
+}
+
+/// By how much the second figure is better than the first, by the first number of each: rates are better if they
+/// are larger, all else if it is smaller.
+fn ratio(first: &str, second: &str) -> String {
+    let number = |text: &str| text.split(' ').next()?.parse::<f64>().ok();
+    let (Some(a), Some(b)) = (number(first), number(second)) else {
+        return "–".to_owned();
+    };
+    let better = if first.contains("/s") { b / a } else { a / b };
+    if better < 10.0 {
+        format!("{better:.1}")
+    } else {
+        format!("{better:.0}")
+    }
 }
 
 /// All measurements of a server, on a copy of the node, since blocks are added at the end.
@@ -394,6 +418,12 @@ impl<'a> Bench<'a> {
             return Ok(());
         }
         let count = if self.is_slow { 500 } else { 5_000 };
+        // What a server keeps of scripts is bounded, and all clients'. It is there before, so as not to be counted.
+        let mut first = Client::negotiated(&started.address)?;
+        for script in self.small.iter().take(count * 10) {
+            let params = json!([script.scripthash]);
+            first.call_raw("blockchain.scripthash.subscribe", &params)?;
+        }
         let before = started.running.used()?.memory;
         let mut clients = Vec::new();
         let mut scripts = self.small.iter().cycle();
