@@ -312,5 +312,7 @@ impl Connection<'_> {
         self.keep(&mut jobs);
         self.inbox.shrink();
         self.outbox.shrink();
+        self.waiting.shrink_to_fit();
+        self.waiting_long.shrink_to_fit();
     }
 }
