@@ -4,6 +4,11 @@
 //! runs, or of a node that is away: those are codes 1 and 2. −32603 is never sent. What went wrong
 //! inside is for the log; here stands only what a wallet's owner can use.
 
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
 use crate::{daemon::rpc::RpcError, state::QueryError};
 
 use super::{json, version::Version};
@@ -111,11 +116,27 @@ impl Refusal {
     }
 }
 
+/// Says in the log that histories are refused: once a minute at most, for a client may ask again and again.
+fn log_too_large(limit: usize) {
+    const PAUSE: Duration = Duration::from_secs(60);
+    static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.is_none_or(|told| told.elapsed() > PAUSE) {
+        *told = Some(Instant::now());
+        tracing::warn!(
+            "a history of over {limit} entries was refused: that is the limit for clients of other machines"
+        );
+    }
+}
+
 impl From<QueryError> for Refusal {
     fn from(error: QueryError) -> Refusal {
         match error {
             QueryError::Syncing(text) => Refusal::Syncing(text),
-            QueryError::TooLarge { limit } => Refusal::TooLarge { limit },
+            QueryError::TooLarge { limit } => {
+                log_too_large(limit);
+                Refusal::TooLarge { limit }
+            }
             QueryError::Long => Refusal::Long,
             QueryError::Cancelled => Refusal::Cancelled,
             QueryError::Unavailable(cause) => {
