@@ -6,7 +6,7 @@ use bitcoin::Network;
 use super::{
     values::{
         self, AdminListen, BlockSourceChoice, INDEX_FORMAT, LogFormat, LogLevels, MebiBytes,
-        RpcUrl, SYNC_MEMORY_DEFAULT,
+        Profile, RpcUrl, SYNC_MEMORY_DEFAULT,
     },
     verbs::Command,
 };
@@ -97,13 +97,22 @@ pub(super) struct Settings {
     #[arg(long, value_name = "DIR", value_parser = values::path(), help_heading = "Index")]
     pub db_dir: Option<PathBuf>,
 
-    /// Memory for the first sync, in MiB [default: 1024]
+    /// What the machine can give: small, default or large; sets sync-memory, cache-memory and threads where they are
+    /// not given [default: default]
+    #[arg(long, value_name = "PROFILE", value_parser = values::profile, help_heading = "Index")]
+    pub profile: Option<Profile>,
+
+    /// Memory for the first sync, in MiB [default: 1024; profile small 256, large 4096]
     #[arg(long, value_name = "MIB", value_parser = values::sync_memory, help_heading = "Index")]
     pub sync_memory: Option<MebiBytes>,
 
-    /// Memory for the index's block cache, in MiB [default: 256]
+    /// Memory for the index's block cache, in MiB [default: 256; profile small 64, large 2048]
     #[arg(long, value_name = "MIB", value_parser = values::cache_memory, help_heading = "Index")]
     pub cache_memory: Option<MebiBytes>,
+
+    /// Threads of the first sync [default: one for each core; profile small one for two cores]
+    #[arg(long, value_name = "NUMBER", value_parser = values::threads, help_heading = "Index")]
+    pub threads: Option<usize>,
 
     /// Where wallets connect, repeatable: tcp://HOST:PORT, tls://, ws://, wss:// or unix:PATH
     /// [default: tcp://127.0.0.1:50001; testnet 60001, testnet4 40001, signet 60601, regtest 60401]
@@ -148,7 +157,25 @@ pub(super) struct Settings {
     pub log_format: Option<LogFormat>,
 }
 
-const _: () = assert!(SYNC_MEMORY_DEFAULT.0 == 1024, "the help text says 1024");
+const _: () = {
+    assert!(SYNC_MEMORY_DEFAULT.0 == 1024, "the help text says 1024");
+    assert!(
+        Profile::Small.sync_memory().0 == 256,
+        "the help text says 256"
+    );
+    assert!(
+        Profile::Large.sync_memory().0 == 4096,
+        "the help text says 4096"
+    );
+    assert!(
+        Profile::Small.cache_memory().0 == 64,
+        "the help text says 64"
+    );
+    assert!(
+        Profile::Large.cache_memory().0 == 2048,
+        "the help text says 2048"
+    );
+};
 
 /// The one flag that is no setting.
 const REBUILD: &str = "rebuild";

@@ -91,6 +91,8 @@ pub struct Config {
     pub rebuild: bool,
     pub sync_memory_bytes: usize,
     pub cache_memory_bytes: usize,
+    /// Of the first sync.
+    pub threads: usize,
     /// As typed and checked; empty: the default, see [`Config::listen_urls`].
     pub listen: Vec<String>,
     pub tls: Option<TlsFiles>,
@@ -102,6 +104,10 @@ pub struct Config {
     pub admin_host: Vec<String>,
     pub log_levels: LogLevels,
     pub log_format: LogFormat,
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The node's user and password.
@@ -164,8 +170,10 @@ impl Config {
             block_source,
             blocks_dir,
             db_dir,
+            profile,
             sync_memory,
             cache_memory,
+            threads,
             listen,
             tls_cert,
             tls_key,
@@ -211,6 +219,7 @@ impl Config {
             .ok_or(ConfigError::Conflict(
                 "this user has no home directory: say with --db-dir where the index goes",
             ))?;
+        let profile = profile.unwrap_or_default();
         Ok(Self {
             network,
             daemon_dir,
@@ -221,8 +230,9 @@ impl Config {
             blocks_dir,
             db_root,
             rebuild: args.rebuild,
-            sync_memory_bytes: sync_memory.unwrap_or(values::SYNC_MEMORY_DEFAULT).bytes(),
-            cache_memory_bytes: cache_memory.unwrap_or(values::CACHE_MEMORY_DEFAULT).bytes(),
+            sync_memory_bytes: sync_memory.unwrap_or(profile.sync_memory()).bytes(),
+            cache_memory_bytes: cache_memory.unwrap_or(profile.cache_memory()).bytes(),
+            threads: threads.unwrap_or_else(|| profile.threads(cores())),
             listen,
             tls,
             protocol_max,

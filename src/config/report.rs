@@ -85,6 +85,11 @@ impl Report {
     ) -> Report {
         let mut defaults = BTreeMap::new();
         defaults.insert("db-dir", vec![config.db_root.display().to_string()]);
+        // They depend on the profile and the machine.
+        let mebibytes = |bytes: usize| vec![(bytes / (1024 * 1024)).to_string()];
+        defaults.insert("sync-memory", mebibytes(config.sync_memory_bytes));
+        defaults.insert("cache-memory", mebibytes(config.cache_memory_bytes));
+        defaults.insert("threads", vec![config.threads.to_string()]);
         if let Some(network) = config.network {
             defaults.insert("listen", config.listen_urls(network));
         }

@@ -325,3 +325,25 @@ fn a_verbs_help_is_about_the_verb() {
     assert!(!help.contains("--daemon-rpc-url"), "{help}");
     assert!(help.contains("ambra --help"), "{help}");
 }
+
+#[test]
+fn a_profile_sets_what_is_not_given_itself() {
+    let memory = |argv: &[&str]| {
+        let config = config(argv, &[]).unwrap();
+        (
+            config.sync_memory_bytes >> 20,
+            config.cache_memory_bytes >> 20,
+        )
+    };
+    assert_eq!(memory(&["--profile", "default"]), memory(&[]));
+    assert_eq!(memory(&["--profile", "small"]), (256, 64));
+    assert_eq!(memory(&["--profile", "large"]), (4096, 2048));
+    assert_eq!(
+        memory(&["--profile", "small", "--sync-memory", "300"]),
+        (300, 64)
+    );
+    assert!(config(&["--profile", "tiny"], &[]).is_err());
+    assert_eq!(config(&["--threads", "3"], &[]).unwrap().threads, 3);
+    assert!(config(&["--threads", "0"], &[]).is_err());
+    assert!(config(&["--profile", "small"], &[]).unwrap().threads >= 1);
+}

@@ -15,6 +15,62 @@ const CACHE_MEMORY_MIN: MebiBytes = MebiBytes(8);
 /// 1 TiB. More is a slip of the unit (bytes for MiB).
 const MEMORY_MAX: MebiBytes = MebiBytes(1024 * 1024);
 
+/// More is a slip; no machine that runs this has more cores.
+const THREADS_MAX: usize = 1024;
+
+/// What a machine can give, as typed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Profile {
+    /// A Raspberry Pi, a node box: bitcoind beside it wants most of 4 GiB, and cores too.
+    Small,
+    #[default]
+    Default,
+    /// A desktop or server with 16 GiB and more.
+    Large,
+}
+
+impl Profile {
+    pub const fn sync_memory(self) -> MebiBytes {
+        match self {
+            Self::Small => MebiBytes(256),
+            Self::Default => SYNC_MEMORY_DEFAULT,
+            Self::Large => MebiBytes(4096),
+        }
+    }
+
+    pub const fn cache_memory(self) -> MebiBytes {
+        match self {
+            Self::Small => MebiBytes(64),
+            Self::Default => CACHE_MEMORY_DEFAULT,
+            Self::Large => MebiBytes(2048),
+        }
+    }
+
+    /// Of the first sync, on a machine with so many cores.
+    pub fn threads(self, cores: usize) -> usize {
+        match self {
+            Self::Small => (cores / 2).max(1),
+            Self::Default | Self::Large => cores.max(1),
+        }
+    }
+}
+
+pub(super) fn profile(text: &str) -> Result<Profile, String> {
+    match text {
+        "small" => Ok(Profile::Small),
+        "default" => Ok(Profile::Default),
+        "large" => Ok(Profile::Large),
+        _ => Err("it is one of small, default, large".to_owned()),
+    }
+}
+
+pub(super) fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (1..=THREADS_MAX).contains(&n) => Ok(n),
+        _ => Err(format!("give a number between 1 and {THREADS_MAX}")),
+    }
+}
+
 /// Longest server name, in bytes; wallets show it on one line.
 const SERVER_NAME_MAX: usize = 128;
 /// Longest banner, in bytes; wallets show it in a console.

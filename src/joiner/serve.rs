@@ -153,7 +153,7 @@ async fn join(config: &Config, monitor: &Monitor, page: &mut Page) -> Result<Joi
             state: state.clone(),
             network,
             memory: config.sync_memory_bytes,
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: config.threads,
             stop: stop.clone(),
             stats: stats.clone(),
         },

@@ -61,7 +61,7 @@ fn work(config: &Config, opened: Opened, stop: Stop) -> Result<(), SyncError> {
         state: state.clone(),
         network: node.network,
         memory: config.sync_memory_bytes,
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        threads: config.threads,
         stop: stop.clone(),
         stats: std::sync::Arc::clone(&stats),
     };
