@@ -168,8 +168,9 @@ done
 # --- Ambra
 
 port=$(free_port 60401)
+page=$(free_port 60409)
 in_background "$ambra" --daemon-dir "$dir/bitcoin" --db-dir "$dir/ambra" \
-    --listen "tcp://127.0.0.1:$port" >"$dir/ambra.log" 2>&1
+    --listen "tcp://127.0.0.1:$port" --admin-listen "127.0.0.1:$page" >"$dir/ambra.log" 2>&1
 ambra_pid=$!
 
 # script_hash ADDRESS: SHA-256 of its output script, bytes reversed, as the protocol names scripts.
@@ -259,6 +260,10 @@ cat <<END
 Ambra serves regtest, height $(node getblockcount), on
 
     tcp://127.0.0.1:$port
+
+How it does is at
+
+    http://127.0.0.1:$page/
 
 Open Electrum on it:
 

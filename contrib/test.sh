@@ -16,6 +16,9 @@ need_packages
 # A suite without the wallet is still worth a run; its test says aloud that it is skipped.
 command -v electrum >/dev/null || install_packages electrum ||
     echo "test.sh: no electrum; the wallet's own test is skipped" >&2
+# So large that nobody is made to install it.
+command -v chromedriver >/dev/null ||
+    echo "test.sh: no chromedriver (Debian: chromium, chromium-driver); the status page is not tested in a browser" >&2
 BITCOIND=$(contrib/bitcoind.sh)
 export BITCOIND
 

@@ -94,6 +94,36 @@ fn a_list_of_a_stronger_layer_replaces_the_weaker_one() {
 }
 
 #[test]
+fn the_status_page_is_on_loopback_at_its_own_port_or_where_it_is_told() {
+    let usual = config(&[], &[]).unwrap();
+    assert_eq!(usual.admin_listen, AdminListen::Usual);
+    let mut ports: Vec<String> = Vec::new();
+    for (_, network) in values::NETWORKS {
+        let at = usual.admin_usual(network);
+        assert!(at.starts_with("127.0.0.1:"), "{at}");
+        let taken = usual.listen_urls(network);
+        assert!(!taken[0].ends_with(&at), "{at}");
+        ports.push(at);
+    }
+    let count = ports.len();
+    ports.sort();
+    ports.dedup();
+    assert_eq!(ports.len(), count, "a port for each network");
+    let of = |text| config(&["--admin-listen", text], &[]).map(|config| config.admin_listen);
+    assert_eq!(of("off").unwrap(), AdminListen::Off);
+    for text in ["0.0.0.0:8080", "[::1]:0", "node.home:80"] {
+        assert_eq!(of(text).unwrap(), AdminListen::At(text.to_owned()));
+    }
+    for text in ["", "on", "8080", ":8080", "::1:80", "http://localhost:80", "host:99999"] {
+        assert!(of(text).is_err(), "{text}");
+    }
+    let named = config(&["--admin-host", "a.example,b"], &[]).unwrap();
+    assert_eq!(named.admin_host, ["a.example", "b"]);
+    assert!(config(&["--admin-host", "http://a.example"], &[]).is_err());
+    assert!(config(&["--admin-host", "a.example:80"], &[]).is_err());
+}
+
+#[test]
 fn the_file_can_be_named_by_the_environment() {
     let file = file("network = \"signet\"");
     let config = config(&[], &[("AMBRA_CONF", path(&file))]).unwrap();

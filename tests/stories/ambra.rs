@@ -254,6 +254,16 @@ impl Ambra {
         PathBuf::from(path.expect("the server names its certificate"))
     }
 
+    /// Where its status page listens.
+    #[track_caller]
+    pub fn status_page(&self) -> SocketAddr {
+        let address = until(SYNC_PATIENCE, || {
+            let word = self.word_after("status page at http://")?;
+            word.trim_end_matches('/').parse().ok()
+        });
+        address.expect("the server says where its status page is")
+    }
+
     /// Its exit status, if it has ended.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         let process = self.process.as_mut()?;

@@ -8,6 +8,7 @@
 mod ambra;
 mod client;
 mod compare;
+mod http;
 mod locks;
 mod long;
 mod node;
@@ -18,6 +19,7 @@ mod soak_graph;
 mod treasury;
 mod watcher;
 
+mod browser;
 mod command_line;
 mod damaged_blocks;
 mod disk_faults;
@@ -33,6 +35,7 @@ mod rollback;
 mod same_index;
 mod same_rows;
 mod soak;
+mod status_page;
 mod torn_writes;
 mod torture;
 mod transports;

@@ -72,7 +72,11 @@ static METRICS: &[Metric] = &[
     }),
     gauge("ambra_ready", "1 when /health says ready, else 0", |r, s| s.one(f64::from(u8::from(r.is_ready)))),
     gauge("ambra_tip_height", "Height of the newest block that is indexed", |r, s| s.maybe(r.indexed)),
-    gauge("ambra_tip_time_seconds", "Time of the newest block's header, in Unix seconds", |r, s| s.maybe(r.tip.as_ref().map(|tip| tip.time))),
+    gauge("ambra_tip_time_seconds", "Time of the newest block's header, in Unix seconds", |r, s| {
+        // While the first sync runs, the tip is one that is not indexed yet.
+        let indexed = r.tip.as_ref().filter(|tip| r.indexed == Some(tip.height));
+        s.maybe(indexed.map(|tip| tip.time));
+    }),
     gauge("ambra_sync_progress_ratio", "Share of the index that is built; 1 when in step with the node", |r, s| s.one(r.sync.share)),
     gauge("ambra_sync_remaining_seconds", "Time that the first sync still takes, where that can be told", |r, s| s.count_maybe(r.sync.seconds_left)),
     counter("ambra_blocks_connected_total", "Blocks connected at the tip", |r, s| s.count(r.sync.blocks_connected)),

@@ -1,8 +1,8 @@
 //! Word to systemd (sd_notify(3)): that the start takes its time, that wallets can connect, how far all is, that
 //! Ambra lives, that it stops. Where no service manager asked for it, nothing is sent.
 //!
-//! The library reads `NOTIFY_SOCKET` and `WATCHDOG_USEC`: they are the service manager's letters to the process, no
-//! settings.
+//! `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` are the service manager's letters to the process, no settings:
+//! so they are read here.
 
 use std::time::Duration;
 
@@ -55,8 +55,6 @@ struct Teller {
 
 impl Teller {
     fn new(monitor: Monitor) -> Teller {
-        let mut micros = 0;
-        let is_watched = sd_notify::watchdog_enabled(false, &mut micros);
         Teller {
             monitor,
             began: Instant::now(),
@@ -65,7 +63,7 @@ impl Teller {
             status_told: None,
             patience_asked: None,
             // Twice as often as must be: sd_watchdog_enabled(3) advises so.
-            watchdog: is_watched.then(|| Duration::from_micros(micros) / 2),
+            watchdog: watchdog().map(|every| every / 2),
             life_told: None,
         }
     }
@@ -106,6 +104,18 @@ impl Teller {
 
 fn is_started(is_listening: bool, since_began: Duration) -> bool {
     is_listening || since_began >= START_MAX
+}
+
+/// How often systemd wants to hear of this process's life, if it does. `WATCHDOG_PID` need not be there, but must be
+/// this process's where it is (sd_watchdog_enabled(3)); the library wants it always.
+fn watchdog() -> Option<Duration> {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    let is_ours = match std::env::var_os("WATCHDOG_PID") {
+        Some(_) => number("WATCHDOG_PID") == Some(std::process::id().into()),
+        None => true,
+    };
+    let micros = number("WATCHDOG_USEC").filter(|micros| *micros > 0)?;
+    is_ours.then(|| Duration::from_micros(micros))
 }
 
 fn is_due(last: Option<Instant>, every: Duration) -> bool {
