@@ -114,7 +114,15 @@ fn the_status_page_is_on_loopback_at_its_own_port_or_where_it_is_told() {
     for text in ["0.0.0.0:8080", "[::1]:0", "node.home:80"] {
         assert_eq!(of(text).unwrap(), AdminListen::At(text.to_owned()));
     }
-    for text in ["", "on", "8080", ":8080", "::1:80", "http://localhost:80", "host:99999"] {
+    for text in [
+        "",
+        "on",
+        "8080",
+        ":8080",
+        "::1:80",
+        "http://localhost:80",
+        "host:99999",
+    ] {
         assert!(of(text).is_err(), "{text}");
     }
     let named = config(&["--admin-host", "a.example,b"], &[]).unwrap();

@@ -147,7 +147,11 @@ fn the_owner_sees_what_wallets_and_the_node_do() {
     assert!(shown.is_some(), "the block is told to the open page");
     wait_for_metric(&ambra, "ambra_blocks_connected_total", connected + 1.0);
     wait_for_metric(&ambra, "ambra_mempool_transactions", 0.0);
-    wait_for_metric(&ambra, "ambra_notifications_total{kind=\"tip\"}", told + 1.0);
+    wait_for_metric(
+        &ambra,
+        "ambra_notifications_total{kind=\"tip\"}",
+        told + 1.0,
+    );
     wait_for_metric(&ambra, "ambra_page_listeners", 1.0);
 
     // 4. A reorganization is counted, with its blocks.
