@@ -155,7 +155,8 @@
       note = report.sync.seconds_left === null ? "" : soon(report.sync.seconds_left);
       below = report.stage === "first_sync" ? "of the index is built" : "of the node's blocks are indexed";
     }
-    turn(share);
+    // A block's own time may be ahead of the clock.
+    turn(Math.max(0, share));
     say("dial-name", name);
     say("dial-value", value);
     byId("dial-value").setAttribute("class", value.length > 8 ? "is-long" : "");
@@ -317,7 +318,9 @@
     const node = report.node;
     const words = { up: "Reachable", away: "Away", unknown: "–" };
     const progress = node.verification_progress;
-    const isBehind = node.blocks !== null && node.headers !== null && node.headers > node.blocks;
+    // It was asked some seconds ago; what is indexed, it has.
+    const blocks = node.blocks === null ? null : Math.max(node.blocks, report.indexed || 0);
+    const isBehind = node.blocks !== null && node.headers !== null && node.headers > blocks;
     const news = { on: "by ZMQ", lost: "ZMQ is lost; polled", off: "polled" };
     say("node-state", words[node.state]);
     byId("node-state").className = node.state === "away" ? "bad" : "";
@@ -326,7 +329,7 @@
       node.state === "away" && node.answered !== null && ["Last answer", `${span(now() - node.answered)} ago`],
       ["Software", node.version && node.version.replace(/^\/|\/$/g, "").replaceAll("/", " ")],
       node.peers !== null && ["Peers", number(node.peers)],
-      node.blocks !== null && ["Blocks", isBehind ? `${number(node.blocks)} of ${number(node.headers)}` : number(node.blocks)],
+      blocks !== null && ["Blocks", isBehind ? `${number(blocks)} of ${number(node.headers)}` : number(blocks)],
       progress !== null && (isBehind || progress < 0.9995
         ? ["Verified", `${(Math.floor(progress * 10000) / 100).toFixed(2)} %`, progress]
         : ["Verified", "all of it"]),
