@@ -153,6 +153,9 @@ class Ambra:
 
         until("Ambra listens", listens)
 
+    def is_in_step(self):
+        return b"in step with the node" in self.log.read_bytes()
+
     def stop(self):
         stop(self.process, signal.SIGTERM)
 
@@ -191,6 +194,7 @@ class Scene:
                 self.node.rpc("createwallet", wallet)
             self.node.rpc("generatetoaddress", FIRST_BLOCKS, self.do_address())
             self.ambra = Ambra(self.node, self.folder / "ambra")
+            until("Ambra is in step with the node", self.ambra.is_in_step)
         except BaseException:
             self.node.stop()
             raise
@@ -266,13 +270,18 @@ class Scene:
     def do_purse_bump(self, txid):
         """A replacement with a higher fee, signed, not sent."""
         # The node's wallet hears of its own payment from the mempool, a moment later.
-        until("the purse knows of it", lambda: self.knows(txid))
-        psbt = self.node.rpc("psbtbumpfee", txid, {"fee_rate": 20}, wallet="purse")["psbt"]
+        outputs = until("the purse knows of it", lambda: self.knows(txid))["decoded"]["vout"]
+        addresses = [output["scriptPubKey"]["address"] for output in outputs]
+        own = [self.node.rpc("getaddressinfo", address, wallet="purse")["ismine"] for address in addresses]
+        # The change went to an address of before, which the node takes for a recipient unless told. Then the
+        # higher fee would come from another coin.
+        options = {"fee_rate": 20, "original_change_index": own.index(True)}
+        psbt = self.node.rpc("psbtbumpfee", txid, options, wallet="purse")["psbt"]
         return self.signed(psbt)
 
     def knows(self, txid):
         try:
-            return self.node.rpc("gettransaction", txid, wallet="purse")
+            return self.node.rpc("gettransaction", txid, True, True, wallet="purse")
         except Refused:
             return None
 

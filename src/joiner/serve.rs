@@ -42,6 +42,11 @@ const WRITER_STOP: Duration = Duration::from_millis(1500);
 /// How often it is looked whether ZMQ still tells of the mempool.
 const ZMQ_LOOK: Duration = Duration::from_secs(1);
 
+/// So long a wallet that is back at once after a restart waits for an index that was in step before: what is missing
+/// comes in a moment, and some clients end themselves when a subscription is refused. Short enough for those who
+/// give a server 5 s to answer.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(3);
+
 /// Serves until `shutdown` turns true or something that waiting cannot mend has failed.
 pub(super) async fn run(
     config: &Config,
@@ -194,6 +199,8 @@ async fn serve(joined: Joined, mut shutdown: watch::Receiver<bool>) -> Result<()
         state,
         stop,
     } = joined;
+    let was_indexed = index.tip().map_err(RunError::of)?.is_some();
+    let in_step = was_indexed.then(|| state.in_step());
     let hears_mempool = wakes.hears_mempool.clone();
     let (ended, mut writer_end) = oneshot::channel();
     let spawned = std::thread::Builder::new()
@@ -242,8 +249,17 @@ async fn serve(joined: Joined, mut shutdown: watch::Receiver<bool>) -> Result<()
         state,
         listeners: listeners.iter().map(Listener::url).collect(),
     });
-    let (stop_server, server_stop) = watch::channel(false);
-    let serving = server::run(listeners, shared, server_stop);
+    let (stop_server, mut server_stop) = watch::channel(false);
+    let serving = async move {
+        // The listeners are bound: who connects meanwhile waits in their queues.
+        if let Some(mut in_step) = in_step {
+            tokio::select! {
+                _ = tokio::time::timeout(CATCH_UP_WAIT, in_step.wait_for(|in_step| *in_step)) => {}
+                _ = server_stop.wait_for(|stop| *stop) => {}
+            }
+        }
+        server::run(listeners, shared, server_stop).await
+    };
     tokio::pin!(serving);
     monitor.listening();
     let result = tokio::select! {

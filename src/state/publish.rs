@@ -11,6 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bitcoin::BlockHash;
+use tokio::sync::watch;
 
 use super::{
     CacheFigures, Core, QueryError, State, Subscriptions, Tip, View,
@@ -79,6 +80,8 @@ pub(super) struct Cell {
     writer: Mutex<()>,
     /// For those who wait for the end of a reorg.
     stored: (Mutex<()>, Condvar),
+    /// Whether script questions are answered: no sync is at work.
+    in_step: watch::Sender<bool>,
 }
 
 impl Cell {
@@ -172,6 +175,7 @@ impl State {
             }),
             writer: Mutex::default(),
             stored: Default::default(),
+            in_step: watch::Sender::new(true),
         });
         Ok(State { core, cell })
     }
@@ -267,8 +271,15 @@ impl State {
     pub fn set_progress(&self, progress: Option<String>) {
         let _writer = lock(&self.cell.writer);
         let mut view = self.cell.newest().successor();
+        let in_step = progress.is_none();
         view.progress = progress;
         self.cell.store(view);
+        self.cell.in_step.send_replace(in_step);
+    }
+
+    /// True while no sync is at work; for those who wait for its end.
+    pub fn in_step(&self) -> watch::Receiver<bool> {
+        self.cell.in_step.subscribe()
     }
 
     /// All headers from the genesis block's on, while the first sync runs: questions about headers and the

@@ -34,6 +34,9 @@ pub enum SyncError {
     /// The node is away or does not answer as it should: wait and try again.
     #[error("{0}")]
     Node(String),
+    /// What was asked about is no more: look at the chain again, at once.
+    #[error("the chain changed while it was read")]
+    ChainChanged,
     #[error(transparent)]
     Files(#[from] FilesError),
     /// Nothing can be written: stop.

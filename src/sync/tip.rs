@@ -21,7 +21,11 @@ use super::{
 };
 use crate::{
     chain::{BlockPlace, BlockView, Height, TxNum},
-    daemon::{rpc::Rpc, source::BlockSource, zmq::ZmqEvent},
+    daemon::{
+        rpc::{Rpc, RpcError},
+        source::BlockSource,
+        zmq::ZmqEvent,
+    },
     index::{BlockRow, BlockRows, Index, TipRow},
     mempool::{Mempool, Touched},
     state::{Publish, State},
@@ -52,6 +56,14 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Between two lines of the log while many blocks are connected.
 const CATCH_UP_LOG: Duration = Duration::from_secs(10);
+
+/// A transaction that is replaced leaves the mempool just before the other one comes, and the node tells of both in
+/// two messages. So long the second is waited for, else wallets would be told of a payment that is gone and,
+/// a moment later, of one that is there; some do not even read a status of `null` in a push.
+const REPLACEMENT_WAIT: Duration = Duration::from_millis(200);
+
+/// So many rounds in a row may find that the chain changed under them; then it is said, and waited.
+const CHANGES_MAX: u32 = 5;
 
 /// Messages that may wait for the writer; more count as one "look at everything".
 const WAKES_MAX: usize = 8192;
@@ -169,6 +181,17 @@ pub fn find_fork<E>(
     Ok(low)
 }
 
+/// A height that the node named a moment ago is above its tip now, where a reorganization takes blocks away
+/// before the new ones come (`invalidateblock` does so block by block).
+fn about_heights(error: RpcError) -> SyncError {
+    /// Bitcoin Core's `RPC_INVALID_PARAMETER`: "Block height out of range".
+    const OUT_OF_RANGE: i32 = -8;
+    match error {
+        RpcError::Refused { code, .. } if code == OUT_OF_RANGE => SyncError::ChainChanged,
+        error => error.into(),
+    }
+}
+
 /// The one writer.
 pub struct Writer {
     index: Arc<Index>,
@@ -214,11 +237,21 @@ impl Writer {
     /// Follows the node until the stop sign. An error means that nothing more can be written.
     pub fn run(&mut self, wakes: &Wakes) -> Result<(), SyncError> {
         let mut events = Vec::new();
+        let mut changes = 0;
         loop {
             self.stats.beat();
             let hears_mempool = wakes.hears_mempool.load(Ordering::Relaxed);
             match self.round(&events, hears_mempool) {
-                Ok(()) => self.complain(None),
+                Ok(()) => {
+                    changes = 0;
+                    self.complain(None);
+                }
+                // The node is in the midst of a reorganization: nothing is wrong.
+                Err(SyncError::ChainChanged) if changes < CHANGES_MAX && !self.stop.is_set() => {
+                    changes += 1;
+                    tracing::debug!("{}", SyncError::ChainChanged);
+                    continue;
+                }
                 Err(SyncError::Stopped) => return Ok(()),
                 Err(error @ (SyncError::Index(_) | SyncError::TooManyTransactions)) => {
                     return Err(error);
@@ -237,6 +270,7 @@ impl Writer {
             };
             let mut next = wakes.wakes.recv_timeout(pause);
             // All that has come by now is one round's work.
+            let mut replacement_until = None;
             loop {
                 match next {
                     Ok(Wake::Zmq(event)) => events.push(event),
@@ -245,7 +279,19 @@ impl Writer {
                 }
                 match wakes.wakes.try_recv() {
                     Ok(wake) => next = Ok(wake),
-                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Empty) => {
+                        if !matches!(events.last(), Some(ZmqEvent::TxRemoved { .. })) {
+                            break;
+                        }
+                        let until = *replacement_until
+                            .get_or_insert_with(|| Instant::now() + REPLACEMENT_WAIT);
+                        let left = until.saturating_duration_since(Instant::now());
+                        match wakes.wakes.recv_timeout(left) {
+                            Ok(wake) => next = Ok(wake),
+                            Err(RecvTimeoutError::Timeout) => break,
+                            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                        }
+                    }
                     Err(TryRecvError::Disconnected) => return Ok(()),
                 }
             }
@@ -362,7 +408,8 @@ impl Writer {
     fn fork(&self, top: Height) -> Result<Height, SyncError> {
         let agrees = |height| -> Result<bool, SyncError> {
             let ours = self.index.block(height)?.map(|block| block.hash);
-            Ok(ours == Some(self.rpc.block_hash(height)?))
+            let theirs = self.rpc.block_hash(height).map_err(about_heights)?;
+            Ok(ours == Some(theirs))
         };
         let fork = find_fork(top, agrees)?;
         if fork == 0 && !agrees(0)? {
@@ -475,7 +522,8 @@ impl Writer {
         let mut branch: Vec<BlockRows> = Vec::new();
         let mut bytes = 0;
         let count = (to - first + 1).min(BATCH_BLOCKS_MAX);
-        for (height, hash) in (first..).zip(self.rpc.block_hashes(first, count)?) {
+        let hashes = self.rpc.block_hashes(first, count).map_err(about_heights)?;
+        for (height, hash) in (first..).zip(hashes) {
             self.stats.beat();
             let place = self.place(&hash);
             let rows = self.rows(height, first_tx, &hash, place)?;
@@ -494,9 +542,7 @@ impl Writer {
             }
         }
         if branch.is_empty() {
-            return Err(SyncError::Node(
-                "the chain changed while it was read".into(),
-            ));
+            return Err(SyncError::ChainChanged);
         }
         Ok(branch)
     }
@@ -717,6 +763,21 @@ mod tests {
             prop_assert_eq!(found, Ok(fork));
             prop_assert!(questions <= 2 * 20 + 2, "{} questions", questions);
         }
+    }
+
+    #[test]
+    fn a_height_that_is_gone_is_no_trouble_of_the_node() {
+        let refused = |code| RpcError::Refused {
+            code,
+            message: "Block height out of range".to_owned(),
+        };
+        assert!(matches!(
+            about_heights(refused(-8)),
+            SyncError::ChainChanged
+        ));
+        assert!(matches!(about_heights(refused(-1)), SyncError::Node(_)));
+        let away = RpcError::Unavailable("no answer".to_owned());
+        assert!(matches!(about_heights(away), SyncError::Node(_)));
     }
 
     #[test]

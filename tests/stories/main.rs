@@ -26,6 +26,7 @@ mod disk_faults;
 mod electrum_wallet;
 mod first_sync;
 mod hearing_the_node;
+mod old_clients;
 mod one_moment;
 mod pushes;
 mod random_lives;

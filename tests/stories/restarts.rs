@@ -1,6 +1,6 @@
 //! Either side goes away and comes back.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     ambra::{Ambra, SYNC_PATIENCE},
@@ -44,6 +44,25 @@ fn the_server_restarts_and_goes_on_where_it_was() {
     ambra.launch();
     ambra.wait_until_synced(&node);
     compare_all(&mut chain.oracle, &node, &mut ambra.client());
+}
+
+/// Clients that subscribe again by themselves are back at once; one of them (npm's @electrum-cash/network) ends
+/// its program when a subscription is refused.
+#[test]
+fn a_wallet_that_is_back_at_once_after_a_restart_is_not_refused() {
+    let node = Node::start(NodeOptions::default());
+    node.mine(10, &Treasury::elsewhere());
+    let mut ambra = Ambra::start(&node);
+    for _ in 0..3 {
+        ambra.stop();
+        node.mine(40, &Treasury::elsewhere());
+        ambra.launch();
+        let script = json!(["00".repeat(32)]);
+        let status = ambra
+            .client()
+            .call("blockchain.scripthash.subscribe", script);
+        assert_eq!(status, Ok(Value::Null));
+    }
 }
 
 #[test]

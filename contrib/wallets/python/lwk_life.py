@@ -1,0 +1,75 @@
+"""lwk is a wallet of Liquid: of a Bitcoin chain it can read nothing, not even a header. What is seen here is how far it
+comes: it connects, agrees on a version and asks for the tip; it is told the node's; it cannot read that and gives up.
+"""
+
+import json
+import socket
+import threading
+from importlib.metadata import version
+
+import lwk
+import stage
+from stage import do, not_offered, step, wait
+
+
+class Relay:
+    """Stands between lwk and Ambra, and notes what both say."""
+
+    def __init__(self, port):
+        self.port = port
+        self.said = {"client": b"", "server": b""}
+        self.listener = socket.create_server((stage.HOST, 0))
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            client, _ = self.listener.accept()
+            server = socket.create_connection((stage.HOST, self.port))
+            for name, one, other in [("client", client, server), ("server", server, client)]:
+                threading.Thread(target=self.pump, args=(name, one, other), daemon=True).start()
+
+    def pump(self, name, one, other):
+        while data := one.recv(65536):
+            self.said[name] += data
+            other.sendall(data)
+        other.shutdown(socket.SHUT_WR)
+
+    def exchange(self):
+        """(method, result) of each request."""
+        requests = {m["id"]: m["method"] for m in map(json.loads, self.said["client"].splitlines())}
+        replies = map(json.loads, self.said["server"].splitlines())
+        return [(requests[m["id"]], m.get("result", m.get("error"))) for m in replies if "id" in m]
+
+
+def give_up(port, tls):
+    """lwk's own words."""
+    try:
+        # With TLS it wants a name.
+        lwk.ElectrumClient(f"localhost:{port}", tls, False)
+    except lwk.LwkError as error:
+        return str(error)
+    raise RuntimeError("it takes a Bitcoin header for one of Liquid's")
+
+
+def main():
+    do("about", client="lwk", version=version("lwk"), transport="tcp")
+    with step("connect") as words:
+        tip = do("tip")
+        relay = Relay(stage.TCP)
+        told = give_up(relay.listener.getsockname()[1], False)
+        if "ElementsEncode" not in told:
+            raise RuntimeError(told)
+        exchange = wait("the exchange", lambda: len(found := relay.exchange()) >= 2 and found)
+        answers = dict(exchange)
+        do("about", protocol=answers["server.version"][1])
+        if answers["blockchain.headers.subscribe"]["height"] != tip["height"]:
+            raise RuntimeError(f"told {answers}, not {tip}")
+        words.append("it said " + ", ".join(method for method, _ in exchange))
+        words.append(f"was told Bitcoin's tip, and gave up: {told}")
+    why = "it reads the tip as a header of Liquid's when it connects; no further on a Bitcoin chain"
+    for name in ["restore", "sync", "receive", "confirm", "send", "replace", "reorg", "restart"]:
+        not_offered(name, why)
+    not_offered("TLS", f"a certificate of our own, with validate_domain=False: {give_up(stage.TLS, True)}")
+
+
+main()
