@@ -130,6 +130,8 @@ class Ambra:
             os.environ.get("AMBRA") or str(ROOT / "target/release/ambra"),
             "--network", "regtest", "--daemon-dir", str(node.folder),
             "--daemon-rpc-url", f"http://127.0.0.1:{node.rpc_port}", "--db-dir", str(folder / "db"),
+            # Several scenes may run at once.
+            "--admin-listen", "off",
         ]
         for scheme, port in self.ports.items():
             self.command += ["--listen", f"{scheme}://127.0.0.1:{port}"]
