@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use super::{
     BlockRow, IndexError, TxPlace,
     error::open_error,
-    folder::{FOLDER, is_whole},
+    folder::{FOLDER, is_of_this_version, is_whole, of_format},
     hash_rows::{HISTORY, TXID},
     rows::BlockRows,
     schema::{
@@ -53,8 +53,8 @@ const PACKED_RESTART_INTERVAL: i32 = 4;
 /// Of zstd. `docs/decisions/0002-compression.md` has the figures.
 const ZSTD_LEVEL: i32 = 5;
 
-const META: &str = "meta";
-const FAMILIES: [&str; 7] = [
+pub(super) const META: &str = "meta";
+pub(super) const FAMILIES: [&str; 7] = [
     HISTORY.single,
     HISTORY.packed,
     TXID.single,
@@ -64,7 +64,7 @@ const FAMILIES: [&str; 7] = [
     META,
 ];
 
-const META_FORMAT: &[u8] = b"format";
+pub(super) const META_FORMAT: &[u8] = b"format";
 const META_PREFIXES: &[u8] = b"prefixes";
 const META_GENESIS: &[u8] = b"genesis";
 const META_TIP: &[u8] = b"tip";
@@ -87,6 +87,7 @@ impl Index {
             cause,
         })?;
         is_whole(path)?;
+        is_of_this_version(path)?;
         // Without a lock that threads could wait for.
         let cache = Cache::new_hyper_clock_cache(BLOCK_CACHE_BYTES, PACKED_BLOCK_BYTES);
         let families = FAMILIES
@@ -118,6 +119,7 @@ impl Index {
             });
         }
         is_whole(path)?;
+        is_of_this_version(path)?;
         let mut options = database_options();
         options.create_if_missing(false);
         options.create_missing_column_families(false);
@@ -197,11 +199,8 @@ impl Index {
             return Ok(self.db.write_opt(batch, &durably())?);
         };
         if format != FORMAT.to_le_bytes() {
-            let found = <[u8; 4]>::try_from(format.as_slice())
-                .map_or("an index of an unknown format".to_owned(), |bytes| {
-                    format!("an index of format {}", u32::from_le_bytes(bytes))
-                });
-            return Err(foreign(found, format!("one of format {FORMAT}")));
+            let wanted = format!("one of format {FORMAT}");
+            return Err(foreign(of_format(&format), wanted));
         }
         if self.db.get_cf(meta, META_PREFIXES)?.as_deref() != Some(&prefixes) {
             return Err(foreign(

@@ -4,7 +4,12 @@ use std::path::Path;
 
 use rocksdb::{DB, Options};
 
-use super::{Index, IndexError, bulk, error::open_error};
+use super::{
+    Index, IndexError, bulk,
+    db::{FAMILIES, META, META_FORMAT},
+    error::open_error,
+    schema::FORMAT,
+};
 
 /// Of RocksDB's files, within the index's folder.
 pub const FOLDER: &str = "rocksdb";
@@ -21,6 +26,53 @@ impl Index {
         }
         remove_folder(&path.join(bulk::FOLDER))
     }
+}
+
+/// An error where the database is another version's. Looked at before it is opened: opening would add what this version
+/// has more, and then the other version could not use it any more.
+pub(super) fn is_of_this_version(path: &Path) -> Result<(), IndexError> {
+    let folder = path.join(FOLDER);
+    if !folder.join("CURRENT").exists() {
+        return Ok(());
+    }
+    let failed = |error| open_error(error, path);
+    let options = Options::default();
+    let found = DB::list_cf(&options, &folder).map_err(failed)?;
+    let is_ours = |name: &String| name == "default" || FAMILIES.contains(&name.as_str());
+    if found.iter().all(is_ours) && found.len() == FAMILIES.len() + 1 {
+        return Ok(());
+    }
+    // A kill while it was made leaves a part of ours, and no format.
+    let format = if found.iter().any(|name| name == META) {
+        let db =
+            DB::open_cf_for_read_only(&options, &folder, [META], false).map_err(failed)?;
+        let meta = db.cf_handle(META);
+        meta.map(|meta| db.get_cf(meta, META_FORMAT))
+            .transpose()?
+            .flatten()
+    } else {
+        None
+    };
+    match format {
+        Some(format) if format != FORMAT.to_le_bytes() => Err(IndexError::Foreign {
+            path: path.to_owned(),
+            found: of_format(&format),
+            wanted: format!("one of format {FORMAT}"),
+        }),
+        None if !found.iter().all(is_ours) => Err(IndexError::Foreign {
+            path: path.to_owned(),
+            found: "another program's database".to_owned(),
+            wanted: format!("an index of format {FORMAT}"),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// What the row `format` of `meta` says.
+pub(super) fn of_format(format: &[u8]) -> String {
+    <[u8; 4]>::try_from(format).map_or("an index of an unknown format".to_owned(), |bytes| {
+        format!("an index of format {}", u32::from_le_bytes(bytes))
+    })
 }
 
 /// An error where tables or logs lie there and the file that names the newest list of them is missing: RocksDB would

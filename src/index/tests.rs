@@ -466,3 +466,40 @@ fn what_is_destroyed_is_the_index_alone() {
     // 3. And where there is none.
     Index::destroy(&folder.path().join("nothing")).unwrap();
 }
+
+#[test]
+fn another_versions_index_is_refused_before_anything_in_it_changes() {
+    let chain = random_chain(6, 3);
+    let genesis = chain.blocks[0].block_hash();
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    // Format 1 had these; a later one may have more than we.
+    let old = ["history", "txid", "tx_position", "block", "meta"];
+    let new = [&old[..], &["history_packed", "txid_packed", "more"]].concat();
+    let theirs = ["theirs"];
+    for (families, format) in [(&old[..], Some(1u32)), (&new[..], Some(99)), (&theirs[..], None)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rocksdb");
+        let db = rocksdb::DB::open_cf(&options, &path, families).unwrap();
+        if let Some(format) = format {
+            let meta = db.cf_handle("meta").unwrap();
+            db.put_cf(meta, "format", format.to_le_bytes()).unwrap();
+        }
+        drop(db);
+        let error = Index::open(folder.path(), &genesis).err().unwrap();
+        assert!(matches!(error, IndexError::Foreign { .. }), "{error}");
+        let words = format.map_or("another program's".to_owned(), |number| {
+            format!("format {number}")
+        });
+        assert!(error.to_string().contains(&words), "{error}");
+        let left = rocksdb::DB::list_cf(&options, &path).unwrap();
+        assert_eq!(left.len(), families.len() + 1);
+    }
+
+    // A kill while the database was made: a part of the families, and no format.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rocksdb");
+    drop(rocksdb::DB::open_cf(&options, &path, ["history", "meta"]).unwrap());
+    assert_eq!(open(&folder, &chain).tip().unwrap(), None);
+}

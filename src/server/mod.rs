@@ -70,7 +70,8 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let pool = Pool::start(&shared.limits, &shared.stats)?;
-    let connections_max = u32::try_from(shared.limits.connections_max).unwrap_or(u32::MAX >> 4);
+    let connections_max = shared.limits.connections_max.min(within_open_files());
+    let connections_max = u32::try_from(connections_max).unwrap_or(u32::MAX >> 4);
     let server = Arc::new(Server {
         all: Arc::new(Semaphore::new(connections_max as usize)),
         clients: AtomicU64::new(0),
@@ -95,6 +96,13 @@ pub async fn run(
         tracing::debug!("some connections were cut off");
     }
     Ok(())
+}
+
+/// Connections that leave the other half of what the process may open to index and block files: where those run out,
+/// the index cannot be written any more.
+fn within_open_files() -> usize {
+    let allowed = rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);
+    usize::try_from(allowed / 2).unwrap_or(usize::MAX)
 }
 
 struct Server {
