@@ -191,6 +191,28 @@ impl BlockSource {
         Ok((self.fetch_spent(hash)?, *place))
     }
 
+    /// Where a block is to be read again that the node had to be asked for: in the files if just these bytes lie there (so
+    /// it was the undo data that failed), else nowhere: what is damaged is not read twice.
+    pub fn place_again(&self, place: BlockPlace, block: &[u8]) -> BlockPlace {
+        let mut found = Vec::new();
+        let holds = self.files.as_ref().is_some_and(|files| {
+            place.file != BlockPlace::NOWHERE
+                && files.block(&place, &mut found).is_ok()
+                && found == block
+        });
+        if holds {
+            return place.with_unsure_undo();
+        }
+        BlockPlace {
+            file: BlockPlace::NOWHERE,
+            offset: 0,
+            // The largest block has 4 MB.
+            size: block.len() as u32,
+            undo_offset: 0,
+            undo_size: 0,
+        }
+    }
+
     /// A whole block from the node, not from files.
     pub fn fetch(&self, hash: &BlockHash) -> Result<Vec<u8>, SourceError> {
         if let Some(rest) = &self.rest {

@@ -168,13 +168,35 @@ impl Index {
             return Err(IndexError::Corrupt("it has a tip and no block".to_owned()));
         };
         let (height, row) = (BlockRow::decode_key(key)?, BlockRow::decode_value(value)?);
-        let next_tx = row.first_tx.checked_add(row.tx_count);
-        if (height, row.hash, next_tx) == (tip.height, tip.hash, Some(tip.next_tx)) {
+        if (height, row.hash) != (tip.height, tip.hash) {
+            return Err(IndexError::Corrupt(format!(
+                "its tip is block {}, its highest row block {height}",
+                tip.height
+            )));
+        }
+        self.check_rows_reach(&tip)?;
+        // It was taken in last: where it is there, so are the others.
+        if self.packed_end() > TxNum::ZERO && self.is_empty(Family::Txid) {
+            return Err(IndexError::Corrupt(
+                "the rows of its first sync are missing".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The rows of the block that ends here are there. Files that the database took in are named in its MANIFEST, a
+    /// mark or tip that counts on them is in its log: where the end of the first is lost, the second must not count.
+    pub(super) fn check_rows_reach(&self, end: &TipRow) -> Result<(), IndexError> {
+        let row = self.block(end.height)?;
+        let next_tx = row.and_then(|row| row.first_tx.checked_add(row.tx_count));
+        let is_block = row.is_some_and(|row| row.hash == end.hash) && next_tx == Some(end.next_tx);
+        let last = TxNum(end.next_tx.0.wrapping_sub(1));
+        if is_block && self.tx_place(last)?.is_some() {
             return Ok(());
         }
         Err(IndexError::Corrupt(format!(
-            "its tip is block {}, its highest row block {height}",
-            tip.height
+            "the rows of block {} are missing",
+            end.height
         )))
     }
 

@@ -44,8 +44,7 @@ pub(super) fn is_of_this_version(path: &Path) -> Result<(), IndexError> {
     }
     // A kill while it was made leaves a part of ours, and no format.
     let format = if found.iter().any(|name| name == META) {
-        let db =
-            DB::open_cf_for_read_only(&options, &folder, [META], false).map_err(failed)?;
+        let db = DB::open_cf_for_read_only(&options, &folder, [META], false).map_err(failed)?;
         let meta = db.cf_handle(META);
         meta.map(|meta| db.get_cf(meta, META_FORMAT))
             .transpose()?

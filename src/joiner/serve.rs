@@ -285,9 +285,9 @@ async fn serve(joined: Joined, mut shutdown: watch::Receiver<bool>) -> Result<()
         task.abort();
     }
     drop(door);
-    index.flush().map_err(RunError::of)?;
-    served.map_err(RunError::of)?;
-    result
+    // What ended it first says more than what then failed too.
+    let flushed = index.flush().map_err(RunError::of);
+    result.and(flushed).and(served.map_err(RunError::of))
 }
 
 fn settings(

@@ -424,12 +424,7 @@ fn add_block(
         });
         let error = match fetched {
             Ok((bytes, spent)) => {
-                let mut place = planned.place;
-                if place.file == BlockPlace::NOWHERE {
-                    place.size = bytes.len() as u32;
-                } else {
-                    place = place.with_unsure_undo();
-                }
+                let place = source.place_again(planned.place, &bytes);
                 let added = BlockView::parse(&bytes).and_then(|block| {
                     check_is_planned(&block, planned)?;
                     gatherer.add(

@@ -635,7 +635,7 @@ impl Writer {
                 BlockRows::of(
                     height,
                     first_tx,
-                    place.with_unsure_undo(),
+                    self.source.place_again(place, &bytes),
                     &block,
                     spent.reader().map_err(bad)?,
                 )

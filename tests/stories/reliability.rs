@@ -87,9 +87,9 @@ fn row(story: &str, figures: &Value) -> Option<(String, String)> {
                 f("faults")
             ),
         ),
-        "bits flipped under a running server" => (
+        "bits flipped in block files after the sync" => (
             story.to_owned(),
-            format!("{} flips, no wrong answer", f("faults")),
+            format!("{} flips, each found by `ambra verify`", f("faults")),
         ),
         "rolled back by 300 blocks" => (
             story.to_owned(),

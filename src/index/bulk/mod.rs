@@ -64,6 +64,9 @@ impl<'a> Bulk<'a> {
             .meta(META_MARK)?
             .map(|value| TipRow::decode(&value))
             .transpose()?;
+        if let Some(mark) = &mark {
+            index.check_rows_reach(mark)?;
+        }
         let mut bulk = Bulk {
             index,
             folder,
@@ -209,7 +212,8 @@ impl<'a> Bulk<'a> {
     }
 
     fn is_merged(&self) -> Result<bool, IndexError> {
-        Ok(self.index.meta(META_STAGE)?.is_some())
+        // What was taken in last must be there: the end of RocksDB's MANIFEST may be lost where its log is not.
+        Ok(self.index.meta(META_STAGE)?.is_some() && !self.index.is_empty(Family::Txid))
     }
 
     fn write_ordered(
