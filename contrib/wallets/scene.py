@@ -395,9 +395,11 @@ def main():
             line += f"; {word}: " + ", ".join(result[word])
     if code:
         line += f"; the client ended with {code}"
-    print(line, f"({result['seconds']} s; files in {scene.folder.relative_to(ROOT)})", flush=True)
     if result["ok"]:
         shutil.rmtree(scene.folder, ignore_errors=True)
+    else:
+        line += f"; files in {scene.folder.relative_to(ROOT)}"
+    print(line, f"({result['seconds']} s)", flush=True)
     sys.exit(0 if result["ok"] else 1)
 
 
