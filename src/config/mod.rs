@@ -291,10 +291,25 @@ pub fn completions(shell: clap_complete::Shell) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// The manual page, as roff.
+/// The manual page, as roff: one page for all commands.
 pub fn man_page() -> String {
-    let mut text = Vec::new();
+    let man = clap_mangen::Man::new(args::command());
+    let mut text: Vec<u8> = Vec::new();
+    let mut render = || -> std::io::Result<()> {
+        man.render_title(&mut text)?;
+        man.render_name_section(&mut text)?;
+        man.render_synopsis_section(&mut text)?;
+        text.extend_from_slice(b".SH COMMANDS\n");
+        for command in report::commands() {
+            let [usage, about] =
+                [command.usage, command.about].map(|text| text.replace('-', "\\-"));
+            text.extend_from_slice(format!(".TP\n\\fB{usage}\\fR\n{about}\n").as_bytes());
+        }
+        man.render_options_section(&mut text)?;
+        man.render_extra_section(&mut text)?;
+        man.render_version_section(&mut text)
+    };
     // Writing to memory does not fail.
-    let _ = clap_mangen::Man::new(args::command()).render(&mut text);
+    let _ = render();
     String::from_utf8_lossy(&text).into_owned()
 }

@@ -1,10 +1,7 @@
 //! `docs/configuration.md`, written from the command line's own definition, so that it is complete.
 use std::fmt::Write;
 
-use super::{
-    args::command,
-    report::{is_in_file, settings},
-};
+use super::report::{commands, is_in_file, settings};
 
 const HEAD: &str = "\
 # Configuration
@@ -57,8 +54,8 @@ pub(super) fn page() -> String {
         );
     }
     text.push_str("\n## Commands\n\n| command | |\n|---|---|\n");
-    for verb in command().get_subcommands() {
-        commands(&mut text, "ambra", verb);
+    for command in commands() {
+        let _ = writeln!(text, "| `{}` | {} |", command.usage, cell(&command.about));
     }
     text.push_str(
         "\n## Exit codes\n\n\
@@ -68,30 +65,6 @@ pub(super) fn page() -> String {
          | 2 | a wrong option, variable or line of the file |\n",
     );
     text
-}
-
-fn commands(text: &mut String, before: &str, verb: &clap::Command) {
-    let name = format!("{before} {}", verb.get_name());
-    let arguments: String = verb
-        .get_positionals()
-        .map(|arg| format!(" {}", arg.get_id().as_str().to_ascii_uppercase()))
-        .collect();
-    let options: Vec<_> = verb
-        .get_arguments()
-        .filter(|arg| !arg.is_hide_set() && arg.get_long().is_some())
-        .filter_map(|arg| Some(format!("`--{}`: {}", arg.get_long()?, arg.get_help()?)))
-        .collect();
-    let about = verb.get_about().map(ToString::to_string);
-    let mut about = about.unwrap_or_default();
-    for option in options {
-        about = format!("{about}. {option}");
-    }
-    if verb.get_subcommands().next().is_none() {
-        let _ = writeln!(text, "| `{name}{arguments}` | {} |", cell(&about));
-    }
-    for verb in verb.get_subcommands() {
-        commands(text, &name, verb);
-    }
 }
 
 /// Text for one cell of a table.

@@ -44,6 +44,50 @@ pub(super) fn settings() -> Vec<Setting> {
     arguments.map(setting).collect()
 }
 
+/// A command as the reference and the manual page tell of it.
+pub(super) struct CommandLine {
+    /// As `ambra address ADDRESS`.
+    pub usage: String,
+    pub about: String,
+}
+
+/// All commands, in the order of the help.
+pub(super) fn commands() -> Vec<CommandLine> {
+    let mut found = Vec::new();
+    for verb in command().get_subcommands() {
+        collect(&mut found, "ambra", verb);
+    }
+    found
+}
+
+fn collect(found: &mut Vec<CommandLine>, before: &str, verb: &clap::Command) {
+    let name = format!("{before} {}", verb.get_name());
+    if verb.has_subcommands() {
+        for verb in verb.get_subcommands() {
+            collect(found, &name, verb);
+        }
+        return;
+    }
+    let arguments: String = verb
+        .get_positionals()
+        .map(|arg| format!(" {}", arg.get_id().as_str().to_ascii_uppercase()))
+        .collect();
+    let mut about = verb
+        .get_about()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let options = verb.get_arguments().filter(|arg| !arg.is_hide_set());
+    for arg in options {
+        if let (Some(long), Some(help)) = (arg.get_long(), arg.get_help()) {
+            about.push_str(&format!(". --{long}: {help}"));
+        }
+    }
+    found.push(CommandLine {
+        usage: format!("{name}{arguments}"),
+        about,
+    });
+}
+
 /// False of `--conf`: a settings file cannot name another.
 pub(super) fn is_in_file(setting: &Setting) -> bool {
     setting.name != CONF

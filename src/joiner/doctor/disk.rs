@@ -10,7 +10,7 @@ use bitcoin::{Network, blockdata::constants::genesis_block};
 use super::Check;
 use crate::{
     config::Config,
-    index::{DATABASE, Index, IndexError},
+    index::{Beside, DATABASE, IndexError},
     joiner::control::{self, Question},
 };
 
@@ -63,7 +63,8 @@ fn index(folder: &Path, network: Network, checks: &mut Vec<Check>) -> bool {
         ));
         return true;
     }
-    match Index::open(folder, &genesis_block(network).block_hash()) {
+    // Read beside whoever may write it: the doctor leaves no file of another user behind.
+    match Beside::open(folder, &genesis_block(network).block_hash()) {
         Ok(index) => match index.tip() {
             Ok(Some(tip)) => {
                 let megabytes = index.size() as f64 / 1e6;
@@ -86,18 +87,15 @@ fn index(folder: &Path, network: Network, checks: &mut Vec<Check>) -> bool {
                 false
             }
         },
-        Err(error @ IndexError::InUse { .. }) => {
-            checks.push(Check::warn(
-                NAME,
-                error.to_string(),
-                "ask as the user that runs Ambra",
-            ));
-            true
-        }
         Err(error) => {
             let mend = match &error {
-                IndexError::Foreign { .. } => "ambra --db-dir ANOTHER_DIR".to_owned(),
-                _ => format!("rm -r {place}/{DATABASE} (it is built anew from the node)"),
+                IndexError::Foreign { .. } => {
+                    "ambra --db-dir ANOTHER_DIR, or ambra --rebuild (deletes this one and makes it anew)"
+                }
+                IndexError::Corrupt(_) | IndexError::Incomplete { .. } | IndexError::Damaged(_) => {
+                    "ambra --rebuild (deletes it and makes it anew from the node)"
+                }
+                _ => "ask as the user that runs Ambra: sudo -u ambra ambra doctor",
             };
             checks.push(Check::fail(NAME, error.to_string(), mend));
             false
@@ -116,13 +114,16 @@ fn existing(folder: &Path) -> PathBuf {
 
 fn room(folder: &Path, free: u64, txs: u64, has_index: bool) -> Check {
     const NAME: &str = "disk";
-    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    let size = |bytes: u64| match bytes {
+        0..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    };
     let index = txs * BYTES_PER_TX;
     let place = folder.display();
     let mend = "make room, or ambra --db-dir DIR on another disk";
     if has_index {
         let grows = GROWTH_BYTES.min(index);
-        let says = format!("{:.1} GB free at {place}", gigabytes(free));
+        let says = format!("{} free at {place}", size(free));
         return match free < grows {
             true => Check::warn(NAME, says, mend),
             false => Check::ok(NAME, says),
@@ -130,10 +131,10 @@ fn room(folder: &Path, free: u64, txs: u64, has_index: bool) -> Check {
     }
     let needs = index * FIRST_SYNC_FACTOR;
     let says = format!(
-        "{:.1} GB free at {place}; the index of {txs} transactions takes about {:.1} GB, and up to {:.1} GB while it is made",
-        gigabytes(free),
-        gigabytes(index),
-        gigabytes(needs)
+        "{} free at {place}; the index of {txs} transactions takes about {}, and up to {} while it is made",
+        size(free),
+        size(index),
+        size(needs)
     );
     match free {
         free if free < index => Check::fail(NAME, says, mend),
