@@ -53,7 +53,7 @@ fn invitation(url: &ListenUrl) -> Option<Invitation> {
         ListenUrl::Tls(at) | ListenUrl::Wss(at) => (at, true),
         ListenUrl::Unix(_) => return None,
     };
-    let host = reached_at(at);
+    let host = bracketed(&reached_at(at));
     let port = at.port;
     Some(Invitation {
         text: match url {
@@ -79,6 +79,14 @@ fn reached_at(at: &HostPort) -> String {
     }
 }
 
+/// As an IPv6 address stands before a port.
+fn bracketed(host: &str) -> String {
+    match host.contains(':') && !host.starts_with('[') {
+        true => format!("[{host}]"),
+        false => host.to_owned(),
+    }
+}
+
 /// This machine's address in its network: the one from which it would send. Nothing is sent: a UDP socket that is
 /// connected only looks up the route. The far ends are addresses for documents (RFC 5737, RFC 3849).
 fn own_address(is_v6: bool) -> Option<String> {
@@ -88,10 +96,7 @@ fn own_address(is_v6: bool) -> Option<String> {
     };
     let socket = UdpSocket::bind(here).ok()?;
     socket.connect(far).ok()?;
-    match socket.local_addr().ok()?.ip() {
-        std::net::IpAddr::V4(ip) => Some(ip.to_string()),
-        std::net::IpAddr::V6(ip) => Some(format!("[{ip}]")),
-    }
+    Some(socket.local_addr().ok()?.ip().to_string())
 }
 
 /// Two modules to a character, black on white whatever the terminal's colours are: many readers take no other.

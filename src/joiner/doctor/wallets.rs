@@ -50,7 +50,7 @@ pub(super) fn look(config: &Config, network: Network, checks: &mut Vec<Check>) {
             checks.push(Check::warn(
                 "listen",
                 format!("{text}: what goes over it can be read by everyone on the way"),
-                format!("ambra --listen tls://{}:{}", at.host, at.port),
+                format!("ambra --listen tls://{at}"),
             ));
         }
     }
