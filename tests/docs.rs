@@ -167,10 +167,9 @@ fn a_broken_link_is_seen() {
 fn the_book_has_every_page() {
     let docs = root().join("docs");
     let summary = docs.join("SUMMARY.md");
-    let listed: BTreeSet<PathBuf> = links(&read(&summary))
-        .iter()
-        .map(|link| docs.join(link))
-        .collect();
+    let links = links(&read(&summary));
+    let listed: BTreeSet<PathBuf> = links.iter().map(|link| docs.join(link)).collect();
+    assert_eq!(listed.len(), links.len(), "a page stands there twice");
     let missing: Vec<String> = files(&docs, "md")
         .into_iter()
         .filter(|page| *page != summary && !listed.contains(page))
