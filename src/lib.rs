@@ -13,6 +13,8 @@
 //! Outside of the ladder stand `config`, which is told to nobody but the joiner, and the joiner itself: [`run`]
 //! does what the command line asks for.
 
+#![forbid(unsafe_code)]
+
 pub mod admin;
 pub mod chain;
 pub mod config;

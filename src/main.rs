@@ -1,4 +1,6 @@
 //! The process: settings, log, open files, signals, exit code. All the rest is [`ambra::run`].
+#![forbid(unsafe_code)]
+
 use std::{
     io::IsTerminal,
     process::ExitCode,

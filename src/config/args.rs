@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::LazyLock};
 use bitcoin::Network;
 
 use super::{
+    limits::Limits,
     values::{
         self, AdminListen, BlockSourceChoice, INDEX_FORMAT, LogFormat, LogLevels, MebiBytes,
         Profile, RpcUrl, SYNC_MEMORY_DEFAULT,
@@ -127,6 +128,11 @@ pub(super) struct Settings {
     #[arg(long, value_name = "FILE", value_parser = values::path(), help_heading = "Wallets")]
     pub tls_key: Option<PathBuf>,
 
+    /// A web page that may use ws:// and wss://, repeatable: https://HOST, as a browser's Origin names it, or *
+    /// for all [default: none, so that no page in a browser reaches this server]
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = values::origin, help_heading = "Wallets")]
+    pub allow_origin: Vec<String>,
+
     /// The newest protocol version to speak; 1.7 is a draft [default: 1.6]
     #[arg(long, value_name = "VERSION", value_parser = values::protocol_version, help_heading = "Wallets")]
     pub protocol_max: Option<String>,
@@ -147,6 +153,9 @@ pub(super) struct Settings {
     /// A name under which the status page is known besides, repeatable; say, behind a proxy
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = values::admin_host, help_heading = "Status page")]
     pub admin_host: Vec<String>,
+
+    #[command(flatten)]
+    pub limits: Limits,
 
     /// error, warn, info, debug or trace; by room too: info,sync=debug [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Log")]

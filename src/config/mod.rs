@@ -3,6 +3,7 @@
 //! Nobody else reads the command line, the environment or the file.
 mod args;
 mod layers;
+mod limits;
 #[cfg(test)]
 mod reference;
 mod report;
@@ -17,6 +18,7 @@ use bitcoin::Network;
 
 use args::{Args, Settings};
 pub use layers::Origin;
+pub use limits::Limits;
 pub use report::Report;
 pub use values::{
     AdminListen, BlockSourceChoice, INDEX_FORMAT, LogFormat, LogLevels, NETWORKS,
@@ -96,6 +98,9 @@ pub struct Config {
     /// As typed and checked; empty: the default, see [`Config::listen_urls`].
     pub listen: Vec<String>,
     pub tls: Option<TlsFiles>,
+    /// Origins of web pages that may speak with ws:// and wss:// listeners; `*`: all.
+    pub allow_origin: Vec<String>,
+    pub limits: Limits,
     pub protocol_max: Option<String>,
     pub server_name: Option<String>,
     pub banner: Option<String>,
@@ -177,11 +182,13 @@ impl Config {
             listen,
             tls_cert,
             tls_key,
+            allow_origin,
             protocol_max,
             server_name,
             banner,
             admin_listen,
             admin_host,
+            limits,
             log_level,
             log_format,
         } = args.settings;
@@ -235,6 +242,8 @@ impl Config {
             threads: threads.unwrap_or_else(|| profile.threads(cores())),
             listen,
             tls,
+            allow_origin,
+            limits,
             protocol_max,
             server_name,
             banner,

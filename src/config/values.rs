@@ -299,6 +299,25 @@ pub(super) fn listen_url(text: &str) -> Result<String, String> {
 /// The index's format, as `--version` tells it. A test of the joiner keeps it and the index's own alike.
 pub const INDEX_FORMAT: u32 = 2;
 
+/// What a browser sends as `Origin` (RFC 6454): scheme, host and perhaps a port; nothing behind them.
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    const SHAPE: &str = "write it as https://HOST or http://HOST:PORT, or * for all";
+    let authority = match text.split_once("://") {
+        _ if text == "*" => return Ok(text.to_owned()),
+        Some((scheme, authority)) if is_scheme(scheme) => authority,
+        Some(_) | None => return Err(SHAPE.to_owned()),
+    };
+    host_and_port(authority).ok_or_else(|| SHAPE.to_owned())?;
+    // Browsers send it in small letters.
+    Ok(text.to_ascii_lowercase())
+}
+
+/// Besides http and https there are those of apps and of browser extensions.
+fn is_scheme(text: &str) -> bool {
+    let is_scheme_char = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    !text.is_empty() && text.chars().all(is_scheme_char)
+}
+
 /// The versions that may be the newest one offered. The method table has them too; a test of the joiner keeps
 /// the two alike.
 pub const PROTOCOL_VERSIONS: [&str; 10] = [
@@ -464,6 +483,29 @@ mod tests {
             assert!(listen_url(text).is_err(), "{text}");
         }
         assert!(listen_url("tcp://host").unwrap_err().contains("port"));
+    }
+
+    #[test]
+    fn an_origin_is_what_a_browser_sends() {
+        for (text, kept) in [
+            ("https://Wallet.example", "https://wallet.example"),
+            ("http://127.0.0.1:3000", "http://127.0.0.1:3000"),
+            ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+            ("*", "*"),
+        ] {
+            assert_eq!(origin(text), Ok(kept.to_owned()), "{text}");
+        }
+        for text in [
+            "wallet.example",
+            "https://",
+            "https://a/b",
+            "",
+            "null",
+            "://a",
+            "https://*",
+        ] {
+            assert!(origin(text).is_err(), "{text}");
+        }
     }
 
     #[test]

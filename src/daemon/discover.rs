@@ -70,6 +70,11 @@ pub enum DiscoverError {
         "no credentials for the node at {url}: give --rpc-user and --rpc-password, or --cookie-file FILE"
     )]
     NoCredentials { url: String },
+    #[error(
+        "the node at {url} refuses the user name or the password: correct --rpc-user and --rpc-password, \
+         or leave both out to log in by the node's cookie"
+    )]
+    WrongLogin { url: String },
     #[error("no node answers: {}", tried_list(tried))]
     NoAnswer { tried: Vec<(String, RpcError)> },
     #[error(
@@ -94,6 +99,7 @@ impl DiscoverError {
             Self::NoDataDir { .. }
             | Self::CookieUnreadable { .. }
             | Self::NoCredentials { .. }
+            | Self::WrongLogin { .. }
             | Self::WrongNetwork { .. }
             | Self::UnknownChain { .. } => false,
         }
@@ -149,7 +155,17 @@ fn look(
             Err(error) => tried.push((candidate.url, error)),
         }
     }
-    Err(misfit.unwrap_or(DiscoverError::NoAnswer { tried }))
+    if let Some(misfit) = misfit {
+        return Err(misfit);
+    }
+    // A login out of `bitcoin.conf` is read again at the next look: the person may be about to restart the node.
+    let is_refused = |(_, error): &&(String, RpcError)| matches!(error, RpcError::WrongLogin(_));
+    match tried.iter().find(is_refused) {
+        Some((url, _)) if wanted.user_password.is_some() => {
+            Err(DiscoverError::WrongLogin { url: url.clone() })
+        }
+        Some(_) | None => Err(DiscoverError::NoAnswer { tried }),
+    }
 }
 
 /// A place to ask at.

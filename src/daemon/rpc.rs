@@ -62,6 +62,10 @@ pub enum RpcError {
     /// The node is away, loading, or overloaded: wait and try again. The text says which.
     #[error("{0}")]
     Unavailable(String),
+    /// The node is there, and does not take the user name and the password that were given: only the person can mend
+    /// it, or a restart of the node with others.
+    #[error("{0}")]
+    WrongLogin(String),
     /// The node understood and refused: its code and its own words.
     #[error("{message} (code {code})")]
     Refused { code: i32, message: String },

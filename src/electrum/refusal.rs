@@ -152,7 +152,7 @@ impl From<QueryError> for Refusal {
 impl From<RpcError> for Refusal {
     fn from(error: RpcError) -> Refusal {
         match error {
-            RpcError::Unavailable(why) => {
+            RpcError::Unavailable(why) | RpcError::WrongLogin(why) => {
                 tracing::warn!("the node did not answer a wallet's question: {why}");
                 Refusal::Daemon("the node is not available now; please try again".to_owned())
             }
@@ -189,7 +189,8 @@ mod tests {
 
     #[test]
     fn internal_words_do_not_reach_the_wallet() {
-        let refusals: [Refusal; 2] = [
+        let refusals: [Refusal; 3] = [
+            RpcError::WrongLogin("http://user:password@host/secret".to_owned()).into(),
             QueryError::Unavailable("read /secret/path".to_owned()).into(),
             RpcError::Unavailable("http://user:password@host".to_owned()).into(),
         ];

@@ -171,6 +171,11 @@ impl Session {
         }
     }
 
+    /// Ends the session without a word.
+    pub fn close(&mut self) {
+        self.is_closing = true;
+    }
+
     /// Tells of something that is wrong with the connection, and ends it.
     pub fn end(&mut self, why: String, out: &mut Outbox) {
         self.is_closing = true;

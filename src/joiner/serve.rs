@@ -116,7 +116,7 @@ async fn join(config: &Config, monitor: &Monitor, page: &mut Page) -> Result<Joi
     let shared = server::Shared {
         backend: Arc::new(backend),
         settings: Arc::new(settings(config, network, services(&listeners))?),
-        limits: server::Limits::default(),
+        limits: client_limits(config),
         stats: server_stats.clone(),
     };
     let stop = Stop::default();
@@ -313,12 +313,126 @@ fn settings(
             ))
         })?;
     }
+    let limits = &config.limits;
+    let set = |to: &mut usize, wanted: Option<usize>| *to = wanted.unwrap_or(*to);
+    set(&mut settings.batch_requests_max, limits.max_batch_requests);
+    set(&mut settings.batch_reply_bytes_max, limits.max_batch_bytes);
+    set(&mut settings.subscriptions_max, limits.max_subscriptions);
+    set(
+        &mut settings.all_subscriptions_max,
+        limits.max_all_subscriptions,
+    );
+    if let Some(max) = limits.max_history {
+        settings.remote_history_max = (max > 0).then_some(max);
+    }
     Ok(settings)
+}
+
+fn client_limits(config: &Config) -> server::Limits {
+    let mut limits = server::Limits {
+        allowed_origins: config.allow_origin.clone(),
+        ..server::Limits::default()
+    };
+    let wanted = &config.limits;
+    let set = |to: &mut usize, wanted: Option<usize>| *to = wanted.unwrap_or(*to);
+    set(&mut limits.connections_max, wanted.max_connections);
+    set(
+        &mut limits.listener_connections_max,
+        wanted.max_listener_connections,
+    );
+    set(
+        &mut limits.address_connections_max,
+        wanted.max_address_connections,
+    );
+    let memory = wanted.max_client_memory.map(|mib| mib << 20);
+    set(&mut limits.client_memory_max, memory);
+    set(&mut limits.line_bytes_max, wanted.max_line_bytes);
+    set(&mut limits.output_bytes_max, wanted.max_output_bytes);
+    set(&mut limits.jobs_in_flight_max, wanted.max_jobs);
+    let set = |to: &mut Duration, wanted: Option<usize>| {
+        *to = wanted.map_or(*to, |seconds| Duration::from_secs(seconds as u64));
+    };
+    set(&mut limits.write_timeout, wanted.write_timeout);
+    set(&mut limits.idle_timeout, wanted.idle_timeout);
+    set(&mut limits.handshake_timeout, wanted.handshake_timeout);
+    limits
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn config(options: &[&str]) -> Config {
+        let argv = ["ambra", "--db-dir", "x"]
+            .into_iter()
+            .chain(options.iter().copied());
+        let invocation = config::Invocation::from_sources(argv, std::iter::empty(), None);
+        invocation.unwrap().config
+    }
+
+    /// Each option of a limit, with what it sets.
+    fn limits_of(config: &Config) -> Vec<(&'static str, u64)> {
+        let limits = client_limits(config);
+        let settings = settings(config, Network::Regtest, Vec::new()).unwrap();
+        let number = |number: usize| number as u64;
+        vec![
+            ("max-connections", number(limits.connections_max)),
+            (
+                "max-listener-connections",
+                number(limits.listener_connections_max),
+            ),
+            (
+                "max-address-connections",
+                number(limits.address_connections_max),
+            ),
+            ("max-client-memory", number(limits.client_memory_max >> 20)),
+            ("max-line-bytes", number(limits.line_bytes_max)),
+            ("max-output-bytes", number(limits.output_bytes_max)),
+            ("max-jobs", number(limits.jobs_in_flight_max)),
+            ("max-batch-requests", number(settings.batch_requests_max)),
+            ("max-batch-bytes", number(settings.batch_reply_bytes_max)),
+            ("max-subscriptions", number(settings.subscriptions_max)),
+            (
+                "max-all-subscriptions",
+                number(settings.all_subscriptions_max),
+            ),
+            (
+                "max-history",
+                number(settings.remote_history_max.unwrap_or(0)),
+            ),
+            ("write-timeout", limits.write_timeout.as_secs()),
+            ("idle-timeout", limits.idle_timeout.as_secs()),
+            ("handshake-timeout", limits.handshake_timeout.as_secs()),
+        ]
+    }
+
+    #[test]
+    fn each_limit_is_what_its_option_says_and_its_default_is_what_the_page_says() {
+        let page = include_str!("../../docs/operating.md");
+        let defaults = limits_of(&config(&[]));
+        for (place, (name, default)) in defaults.iter().enumerate() {
+            let row = format!("| `--{name}` | {default} |");
+            assert!(page.contains(&row), "docs/operating.md lacks {row}");
+            let option = format!("--{name}=1234");
+            let set = limits_of(&config(&[&option]));
+            assert_eq!(set[place].1, 1234, "{option}");
+            let differ = |(one, other): &(&(&str, u64), &(&str, u64))| one != other;
+            let others = defaults.iter().zip(&set).filter(differ);
+            assert_eq!(others.count(), 1, "{option}");
+        }
+        let rows = page.lines().filter(|line| line.starts_with("| `--"));
+        assert_eq!(rows.count(), defaults.len());
+        assert_eq!(client_limits(&config(&[])), server::Limits::default());
+    }
+
+    #[test]
+    fn no_limit_on_histories_is_a_zero_and_origins_are_passed_on() {
+        let config = config(&["--max-history", "0", "--allow-origin", "https://a,http://b"]);
+        let settings = settings(&config, Network::Regtest, Vec::new()).unwrap();
+        assert_eq!(settings.remote_history_max, None);
+        let origins = ["https://a", "http://b"].map(str::to_owned);
+        assert_eq!(client_limits(&config).allowed_origins, origins);
+    }
 
     #[test]
     fn each_protocol_version_that_may_be_set_is_one_that_is_spoken() {

@@ -18,8 +18,10 @@ use crate::{
 use super::{
     Limits, Shared,
     inbox::Inbox,
+    limits::SMALL,
     link::{Link, Received},
-    pool::{Client, Pool},
+    memory::Share,
+    pool::{Client, Letter, Pool},
 };
 
 /// Scripts looked at in one go after a change; others get a turn in between.
@@ -28,6 +30,19 @@ const CHANGES_AT_ONCE: usize = 256;
 /// How long a client may go on sending after it was told that it is being closed: its socket is read
 /// so long, for else the system would throw away what it was told.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// What a browser is told.
+const NO_WEB_SERVER: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
+This is an Electrum server, not a web server: a wallet can speak with it, a browser cannot.\n";
+
+/// # Security
+/// A web page can make a browser send a request to any port of this machine, and choose what stands in it, line by
+/// line. So a connection that begins as HTTP ends there.
+fn is_http(line: &[u8]) -> bool {
+    let line = line.trim_ascii_end();
+    line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
+}
 
 struct Connection<'a> {
     limits: &'a Limits,
@@ -43,6 +58,11 @@ struct Connection<'a> {
     in_flight: usize,
     is_long_in_flight: bool,
     changed: Changed,
+    memory: Share,
+    /// The client's first line is still to come.
+    is_new: bool,
+    /// Not all that was handed to the link is out.
+    is_sending: bool,
     /// When the client said that it will send no more.
     ended: Option<Instant>,
     last_request: Instant,
@@ -57,6 +77,7 @@ pub async fn serve(
     shared: &Shared,
     pool: &Pool,
     client: Client,
+    memory: Share,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let session = Session::new(shared.backend.clone(), shared.settings.clone(), peer);
@@ -75,6 +96,9 @@ pub async fn serve(
         in_flight: 0,
         is_long_in_flight: false,
         changed: Changed::default(),
+        memory,
+        is_new: true,
+        is_sending: false,
         ended: None,
         last_request: now,
         last_sent: now,
@@ -84,6 +108,9 @@ pub async fn serve(
     let mut change = listener.changed();
     loop {
         connection.work(mailbox.take());
+        if !connection.is_within_memory(&*link) {
+            return Ok(());
+        }
         if connection.is_finished() {
             break;
         }
@@ -132,18 +159,29 @@ async fn close(link: &mut dyn Link, linger: bool) -> io::Result<()> {
 
 impl Connection<'_> {
     /// Does all that can be done without waiting.
-    fn work(&mut self, ran: Vec<Ran>) {
+    fn work(&mut self, letters: Vec<Letter>) {
         let mut jobs = Vec::new();
-        for ran in ran {
+        let mut not_begun = Vec::new();
+        for letter in letters {
             self.in_flight -= 1;
-            match ran {
-                Ran::Done(done) => {
+            match letter {
+                Letter::Ran(Ran::Done(done)) => {
                     if done.was_long() {
                         self.is_long_in_flight = false;
                     }
                     self.session.finish(done, &mut self.outbox, &mut jobs);
                 }
-                Ran::Longer(job) => self.waiting_long.push_back(job),
+                Letter::Ran(Ran::Longer(job)) => self.waiting_long.push_back(job),
+                Letter::NotBegun(job) => not_begun.push(job),
+            }
+        }
+        for job in not_begun.into_iter().rev() {
+            match job.lane() {
+                Lane::Long => {
+                    self.is_long_in_flight = false;
+                    self.waiting_long.push_front(job);
+                }
+                Lane::Short | Lane::Node => self.waiting.push_front(job),
             }
         }
         self.keep(&mut jobs);
@@ -163,6 +201,11 @@ impl Connection<'_> {
             if line.trim_ascii().is_empty() {
                 continue;
             }
+            if std::mem::take(&mut self.is_new) && is_http(line) {
+                self.outbox.push(NO_WEB_SERVER.to_vec());
+                self.session.close();
+                break;
+            }
             self.session.handle(line, &mut self.outbox, &mut jobs);
             self.last_request = Instant::now();
             self.keep(&mut jobs);
@@ -171,7 +214,25 @@ impl Connection<'_> {
         if self.inbox.len() > self.limits.line_bytes_max && !self.inbox.has_line() {
             self.too_long();
         }
+        self.client.mailbox.set_outgoing(self.outbox.len());
         self.submit();
+    }
+
+    /// False: end it at once.
+    fn is_within_memory(&mut self, link: &dyn Link) -> bool {
+        let waiting = self.outbox.len();
+        let held = self.inbox.len() + link.held() + waiting + self.session.held_bytes();
+        if self.memory.hold(held) || self.session.is_closing() {
+            return true;
+        }
+        self.memory.tell();
+        self.inbox = Inbox::default();
+        self.waiting.clear();
+        self.waiting_long.clear();
+        let why = "the server's memory for its clients is used up; ask for less at a time";
+        self.session.end(why.to_owned(), &mut self.outbox);
+        // What waits cannot be sent by half; and who takes nothing need not be told.
+        waiting < SMALL
     }
 
     fn too_long(&mut self) {
@@ -217,7 +278,7 @@ impl Connection<'_> {
 
     /// More may be begun. Long histories that wait hold up nothing else, as long as they are few.
     fn has_room(&self) -> bool {
-        self.outbox.len() <= self.limits.output_bytes_max
+        self.outbox.len() + self.session.held_bytes() <= self.limits.output_bytes_max
             && self.waiting.is_empty()
             && self.in_flight + self.waiting_long.len() < self.limits.jobs_in_flight_max
     }
@@ -264,15 +325,23 @@ impl Connection<'_> {
     ) -> Poll<io::Result<Option<Received>>> {
         let waited = self.outbox.len();
         let sent = link.poll_send(cx, &mut self.outbox)?;
-        if self.outbox.len() < waited || waited == 0 {
+        self.is_sending = sent.is_pending();
+        if self.outbox.len() < waited || !self.is_sending {
             self.last_sent = Instant::now();
         }
+        self.client.mailbox.set_outgoing(self.outbox.len());
         if may_read && let Poll::Ready(received) = link.poll_receive(cx, &mut self.inbox)? {
             return Poll::Ready(Ok(Some(received)));
         }
         // All is sent: there may be room again, or nothing more to do.
         if sent.is_ready() && waited > 0 {
             return Poll::Ready(Ok(None));
+        }
+        // A message that comes in many pieces is none yet, but it is held.
+        if may_read && !self.is_within_memory(link) {
+            return Poll::Ready(Err(io::Error::other(
+                "the memory for all clients is used up",
+            )));
         }
         Poll::Pending
     }
@@ -292,14 +361,15 @@ impl Connection<'_> {
 
     /// Why the connection must end, if it must.
     fn overdue(&self) -> Option<&'static str> {
-        if !self.outbox.is_empty() && self.last_sent.elapsed() > self.limits.write_timeout {
+        let is_sending = self.is_sending || !self.outbox.is_empty();
+        if is_sending && self.last_sent.elapsed() > self.limits.write_timeout {
             return Some("it does not take what it asked for");
         }
         let has_gone = |ended: Instant| ended.elapsed() > self.limits.half_closed_timeout;
         if self.outbox.is_empty() && self.ended.is_some_and(has_gone) {
             return Some("it has gone");
         }
-        let is_busy = self.in_flight > 0 || !self.outbox.is_empty();
+        let is_busy = self.in_flight > 0 || is_sending;
         if !is_busy && self.last_request.elapsed() > self.limits.idle_timeout {
             return Some("it asks nothing");
         }

@@ -34,6 +34,11 @@ pub trait Link: Send + Unpin {
     /// Sends until nothing is left. Ready when all is out.
     fn poll_send(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<()>>;
 
+    /// Bytes that it holds itself: of a message that has not come to its end, or is not out.
+    fn held(&self) -> usize {
+        0
+    }
+
     /// Says that no more will be sent.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
@@ -104,16 +109,66 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Link for Lines<S> {
 
 /// A message is a frame, without a newline.
 pub struct Frames<S> {
-    stream: WebSocketStream<S>,
+    stream: WebSocketStream<Counting<S>>,
     needs_flush: bool,
+    /// Bytes of the messages that are on their way out.
+    sending: usize,
+    /// What had been read when the last message was there.
+    read_before: usize,
 }
 
 impl<S> Frames<S> {
-    pub fn new(stream: WebSocketStream<S>) -> Frames<S> {
+    pub fn new(stream: WebSocketStream<Counting<S>>) -> Frames<S> {
         Frames {
             stream,
             needs_flush: false,
+            sending: 0,
+            read_before: 0,
         }
+    }
+}
+
+/// Counts what is read: the library does not say how much it holds of a message that comes in pieces.
+pub struct Counting<S> {
+    stream: S,
+    read: usize,
+}
+
+impl<S> Counting<S> {
+    pub fn new(stream: S) -> Counting<S> {
+        Counting { stream, read: 0 }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counting<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = room.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, room))?;
+        let count = room.filled().len() - before;
+        self.read = self.read.wrapping_add(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counting<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -124,7 +179,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Link for Frames<S> {
         inbox: &mut Inbox,
     ) -> Poll<io::Result<Received>> {
         loop {
-            match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
+            let next = ready!(Pin::new(&mut self.stream).poll_next(cx));
+            self.read_before = self.stream.get_ref().read;
+            match next {
                 None | Some(Ok(Message::Close(_))) => return Poll::Ready(Ok(Received::End)),
                 Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
                 Some(Ok(Message::Text(text))) => inbox.message(text.as_bytes()),
@@ -145,13 +202,20 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Link for Frames<S> {
                 .start_send(Message::text(text))
                 .map_err(io::Error::other)?;
             self.needs_flush = true;
+            self.sending += end;
             outbox.advance(end + 1);
         }
         if self.needs_flush {
             ready!(Pin::new(&mut self.stream).poll_flush(cx)).map_err(io::Error::other)?;
             self.needs_flush = false;
+            self.sending = 0;
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn held(&self) -> usize {
+        let read = self.stream.get_ref().read;
+        read.wrapping_sub(self.read_before) + self.sending
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

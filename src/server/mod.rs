@@ -1,11 +1,14 @@
 //! Sockets: listeners, connections, threads, and their bounds.
 
+mod addresses;
 mod connection;
 mod expiry;
 mod inbox;
 mod limits;
 mod link;
 mod listen;
+mod memory;
+mod origin;
 mod pool;
 mod stats;
 #[cfg(test)]
@@ -33,8 +36,10 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::electrum::{Backend, Peer, Settings};
 
-use link::{Frames, Lines, Link};
+use addresses::Addresses;
+use link::{Counting, Frames, Lines, Link};
 use listen::Socket;
+use memory::Memory;
 use pool::{Client, Pool};
 
 pub use expiry::Expiry;
@@ -74,6 +79,8 @@ pub async fn run(
     let connections_max = u32::try_from(connections_max).unwrap_or(u32::MAX >> 4);
     let server = Arc::new(Server {
         all: Arc::new(Semaphore::new(connections_max as usize)),
+        addresses: Arc::default(),
+        memory: Arc::new(Memory::new(shared.limits.client_memory_max)),
         clients: AtomicU64::new(0),
         pool: pool.clone(),
         shared,
@@ -110,6 +117,8 @@ struct Server {
     pool: Pool,
     /// A permit is a connection.
     all: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
+    memory: Arc<Memory>,
     clients: AtomicU64,
     stop: watch::Receiver<bool>,
 }
@@ -130,13 +139,13 @@ impl Server {
                 Socket::Tcp(socket) => socket
                     .accept()
                     .await
-                    .map(|(stream, address)| (Stream::Tcp(stream), peer_of(address.ip()))),
+                    .map(|(stream, address)| (Stream::Tcp(stream), remote_ip(address.ip()))),
                 Socket::Unix(socket) => socket
                     .accept()
                     .await
-                    .map(|(stream, _)| (Stream::Unix(stream), Peer::Local)),
+                    .map(|(stream, _)| (Stream::Unix(stream), None)),
             };
-            let (stream, peer) = match accepted {
+            let (stream, remote_ip) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!("{}: no client can be taken: {error}", listener.url());
@@ -144,21 +153,30 @@ impl Server {
                     continue;
                 }
             };
-            let (Ok(one), Ok(other)) = (
+            let (Ok(one), Ok(other), Some(counted)) = (
                 here.clone().try_acquire_owned(),
                 self.all.clone().try_acquire_owned(),
+                self.addresses
+                    .count(remote_ip, limits.address_connections_max),
             ) else {
                 self.shared.stats.refuse();
                 if told.is_none_or(|told| told.elapsed() > REFUSAL_LOG_PAUSE) {
                     told = Some(Instant::now());
                     tracing::warn!(
-                        "{}: clients are turned away: at most {} connections a listener and {} in all are served",
+                        "{}: clients are turned away: at most {} connections a listener, {} an address of another \
+                         machine, and {} in all are served",
                         listener.url(),
                         limits.listener_connections_max,
+                        limits.address_connections_max,
                         limits.connections_max
                     );
                 }
                 continue;
+            };
+            // Clients of this machine have no limits that others have.
+            let peer = match remote_ip {
+                None => Peer::Local,
+                Some(_) => Peer::Remote,
             };
             let server = self.clone();
             let listener = listener.clone();
@@ -167,7 +185,7 @@ impl Server {
                 if let Err(error) = server.connection(&listener, stream, peer).await {
                     tracing::debug!("{}: a connection ended: {error}", listener.url());
                 }
-                drop(open);
+                drop((open, counted));
                 drop::<(OwnedSemaphorePermit, OwnedSemaphorePermit)>((one, other));
             });
         }
@@ -188,7 +206,8 @@ impl Server {
             number: self.clients.fetch_add(1, Ordering::Relaxed),
             mailbox: Default::default(),
         };
-        connection::serve(link, peer, &self.shared, &self.pool, client, stop).await
+        let memory = self.memory.share();
+        connection::serve(link, peer, &self.shared, &self.pool, client, memory, stop).await
     }
 
     async fn link(&self, listener: &Listener, stream: Stream) -> io::Result<Box<dyn Link>> {
@@ -225,18 +244,20 @@ impl Server {
             .max_frame_size(Some(bytes_max))
             .read_buffer_size(8 * 1024)
             .write_buffer_size(0);
-        let stream = tokio_tungstenite::accept_async_with_config(stream, Some(config))
-            .await
-            .map_err(io::Error::other)?;
+        let allowed = &self.shared.limits.allowed_origins;
+        let stream = tokio_tungstenite::accept_hdr_async_with_config(
+            Counting::new(stream),
+            |request: &_, response| origin::check(request, response, allowed),
+            Some(config),
+        )
+        .await
+        .map_err(io::Error::other)?;
         Ok(Box::new(Frames::new(stream)))
     }
 }
 
-/// Clients of this machine have no limits that others have.
-fn peer_of(ip: IpAddr) -> Peer {
-    if ip.to_canonical().is_loopback() {
-        Peer::Local
-    } else {
-        Peer::Remote
-    }
+/// The address of another machine; none of this one.
+fn remote_ip(ip: IpAddr) -> Option<IpAddr> {
+    let ip = ip.to_canonical();
+    (!ip.is_loopback()).then_some(ip)
 }

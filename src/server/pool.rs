@@ -5,7 +5,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -18,23 +21,54 @@ use super::{Limits, Stats};
 /// Where a client's results are put.
 #[derive(Default)]
 pub struct Mailbox {
-    ran: Mutex<Vec<Ran>>,
+    letters: Mutex<Letters>,
     arrived: Notify,
+    /// Bytes that wait to go out to the client already, as its connection said last.
+    outgoing: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Letters {
+    letters: Vec<Letter>,
+    /// Of all replies in them.
+    bytes: usize,
+}
+
+/// What became of a job.
+pub enum Letter {
+    Ran(Ran),
+    /// So much waits for its client already that it was not begun.
+    NotBegun(Job),
 }
 
 impl Mailbox {
-    fn put(&self, ran: Ran) {
-        let mut letters = lock(&self.ran);
-        letters.push(ran);
-        let is_first = letters.len() == 1;
+    fn put(&self, letter: Letter) {
+        let mut letters = lock(&self.letters);
+        if let Letter::Ran(Ran::Done(done)) = &letter {
+            letters.bytes += done.reply_bytes();
+        }
+        letters.letters.push(letter);
+        let is_first = letters.letters.len() == 1;
         drop(letters);
         if is_first {
             self.arrived.notify_one();
         }
     }
 
-    pub fn take(&self) -> Vec<Ran> {
-        std::mem::take(&mut *lock(&self.ran))
+    pub fn take(&self) -> Vec<Letter> {
+        let mut letters = lock(&self.letters);
+        let taken = std::mem::take(&mut *letters);
+        self.outgoing.fetch_add(taken.bytes, Ordering::Relaxed);
+        taken.letters
+    }
+
+    /// So many bytes wait to go out, those of all letters that were taken among them.
+    pub fn set_outgoing(&self, bytes: usize) {
+        self.outgoing.store(bytes, Ordering::Relaxed);
+    }
+
+    fn is_full(&self, bytes_max: usize) -> bool {
+        self.outgoing.load(Ordering::Relaxed) + lock(&self.letters).bytes > bytes_max
     }
 
     /// Something is there. Dropping the future loses nothing.
@@ -100,6 +134,8 @@ struct LaneQueue {
     queue: Mutex<Queue<Task>>,
     filled: Condvar,
     stats: Arc<Stats>,
+    /// See [`Limits`].
+    output_bytes_max: usize,
 }
 
 /// Cheap to clone. The threads end when [`Pool::close`] is called.
@@ -118,6 +154,7 @@ impl Pool {
                 queue: Mutex::default(),
                 filled: Condvar::new(),
                 stats: stats.clone(),
+                output_bytes_max: limits.output_bytes_max,
             });
             for number in 0..threads.max(1) {
                 let lane = lane.clone();
@@ -192,8 +229,14 @@ impl LaneQueue {
 
     fn work(&self) {
         while let Some(task) = self.next() {
-            let ran = task.job.run();
-            task.mailbox.put(ran);
+            // # Correctness
+            // Dozens of questions with answers of megabytes may be in line for one client: those that would be
+            // answered to nobody who reads go back.
+            let letter = match task.mailbox.is_full(self.output_bytes_max) {
+                true => Letter::NotBegun(task.job),
+                false => Letter::Ran(task.job.run()),
+            };
+            task.mailbox.put(letter);
         }
     }
 

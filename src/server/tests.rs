@@ -1,5 +1,7 @@
 //! The same story over every transport, and what each bound does.
 
+mod enemies;
+
 use std::{
     path::PathBuf,
     sync::Arc,

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     io::Write,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -52,6 +52,7 @@ impl TlsFiles {
     /// and for a long time, since wallets remember it on first use.
     pub fn own(directory: &Path, names: &[String]) -> Result<TlsFiles, TlsError> {
         if let Some(files) = TlsFiles::made(directory) {
+            files.close_key()?;
             return Ok(files);
         }
         let files = TlsFiles::own_names(directory);
@@ -108,6 +109,12 @@ impl TlsFiles {
     fn load(&self) -> Result<ServerConfig, TlsError> {
         let certificates = self.read_certificates()?;
         let pem = read(&self.key)?;
+        if self.is_key_readable_by_all() {
+            tracing::warn!(
+                "every user of this machine can read the private key {0}: chmod 600 {0}",
+                self.key.display()
+            );
+        }
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsError::NoKey {
             path: self.key.clone(),
         })?;
@@ -123,6 +130,32 @@ impl TlsFiles {
                 files: self.clone(),
                 source,
             })
+    }
+
+    /// A mounted secret often is, so it is no error.
+    fn is_key_readable_by_all(&self) -> bool {
+        fs::metadata(&self.key).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+    }
+
+    /// # Security
+    /// A key of our own is the owner's alone, also where a backup was laid back with other permissions.
+    fn close_key(&self) -> Result<(), TlsError> {
+        let close = || {
+            let mut permissions = fs::metadata(&self.key)?.permissions();
+            if permissions.mode() & 0o077 == 0 {
+                return Ok(());
+            }
+            tracing::warn!(
+                "others could read the private key {}; now they cannot",
+                self.key.display()
+            );
+            permissions.set_mode(0o600);
+            fs::set_permissions(&self.key, permissions)
+        };
+        close().map_err(|source| TlsError::File {
+            path: self.key.clone(),
+            source,
+        })
     }
 
     fn changed_at(&self) -> [Option<SystemTime>; 2] {
@@ -228,8 +261,6 @@ impl Reloading {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn names() -> Vec<String> {
@@ -247,6 +278,22 @@ mod tests {
         let again = TlsFiles::own(dir.path(), &names()).unwrap();
         assert_eq!(again.fingerprint().unwrap(), fingerprint);
         assert!(TlsAcceptor::new(files).is_ok());
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_closed_if_it_is_our_own_and_told_if_it_was_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TlsFiles::own(dir.path(), &names()).unwrap();
+        assert!(!files.is_key_readable_by_all());
+        let mode = |mode| PermissionsExt::from_mode(mode);
+        fs::set_permissions(&files.key, mode(0o644)).unwrap();
+        assert!(files.is_key_readable_by_all());
+        assert!(TlsAcceptor::new(files.clone()).is_ok());
+        TlsFiles::own(dir.path(), &names()).unwrap();
+        assert!(!files.is_key_readable_by_all());
+        // A group of those who serve TLS is usual.
+        fs::set_permissions(&files.key, mode(0o640)).unwrap();
+        assert!(!files.is_key_readable_by_all());
     }
 
     #[test]

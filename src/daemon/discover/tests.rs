@@ -248,6 +248,28 @@ fn a_chain_without_a_name_of_ours_is_refused() {
 }
 
 #[test]
+fn a_password_that_was_given_and_is_refused_is_no_reason_to_wait() {
+    let dir = data_dir(&[("bitcoin.conf", "rpcpassword=old")]);
+    let wrong = Err(RpcError::WrongLogin("refused".into()));
+    let nodes = [("http://127.0.0.1:8332", wrong)];
+    let given = Wanted {
+        user_password: Some(("ali".into(), "open-sesame".into())),
+        ..wanted(&dir)
+    };
+    let error = refused(Machine::new(&nodes).look(&given));
+    assert!(!error.is_passing());
+    let text = error.to_string();
+    assert!(text.contains("--rpc-password"), "{text}");
+    assert!(
+        !text.contains("open-sesame") && !text.contains("ali"),
+        "{text}"
+    );
+    // One out of bitcoin.conf may be the node's next one.
+    let error = refused(Machine::new(&nodes).look(&wanted(&dir)));
+    assert!(error.is_passing(), "{error}");
+}
+
+#[test]
 fn a_node_that_does_not_run_is_waited_for_and_the_cookies_looked_for_are_named() {
     let dir = data_dir(&[("debug.log", "")]);
     let error = refused(Machine::new(&[]).look(&wanted(&dir)));

@@ -65,13 +65,16 @@ impl Credentials {
 
     /// The node refused all there is.
     pub fn refused(&self) -> RpcError {
-        RpcError::Unavailable(match &self.auth {
-            RpcAuth::CookieFile(path) => format!(
+        match &self.auth {
+            // The cookie of a node that starts is there before the node takes it.
+            RpcAuth::CookieFile(path) => RpcError::Unavailable(format!(
                 "the node refuses the cookie in {}: is it another node's?",
                 path.display()
-            ),
-            RpcAuth::UserPass(..) => "the node refuses the user name or the password".into(),
-        })
+            )),
+            RpcAuth::UserPass(..) => {
+                RpcError::WrongLogin("the node refuses the user name or the password".into())
+            }
+        }
     }
 
     fn read(&self) -> Result<String, RpcError> {

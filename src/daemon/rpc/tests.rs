@@ -228,8 +228,9 @@ fn a_missing_cookie_is_said_with_its_path_and_found_when_it_comes() {
 fn a_wrong_password_is_said_and_not_shown() {
     let refused = Answer::Http(401, Vec::new());
     let node = FakeNode::new([refused]);
-    let words = unavailable(rpc_of(&node).call("x", &[]));
-    assert_eq!(words, "the node refuses the user name or the password");
+    let error = rpc_of(&node).call("x", &[]).unwrap_err();
+    let words = "the node refuses the user name or the password";
+    assert_eq!(error, RpcError::WrongLogin(words.into()));
     let shown = format!("{:?}", RpcAuth::UserPass("ali".into(), PASSWORD.into()));
     assert!(!shown.contains(PASSWORD) && !shown.contains("ali"));
 }

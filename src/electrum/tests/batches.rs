@@ -69,6 +69,43 @@ fn a_batch_of_notifications_is_answered_by_nothing() {
 }
 
 #[test]
+fn a_batch_is_refused_what_goes_beyond_the_bytes_of_its_replies() {
+    // Answered at once, and by other threads.
+    for (method, params) in [
+        ("blockchain.block.headers", json!([0, 10])),
+        ("blockchain.transaction.get", json!([txid(1).to_string()])),
+    ] {
+        let settings = Settings {
+            batch_reply_bytes_max: 10_000,
+            ..settings()
+        };
+        let mut client = Client::with(settings, Peer::Local);
+        client.fake.change(|world| {
+            world.txs.get_mut(&txid(1)).unwrap().bytes = vec![7; 800];
+        });
+        let requests: Vec<Value> = (0..50)
+            .map(|id| json!({ "id": id, "method": method, "params": params }))
+            .collect();
+        let said = client.say(&Value::Array(requests).to_string());
+        let replies = said[0].as_array().unwrap();
+        assert_eq!(replies.len(), 50);
+        let is_answered = |reply: &&Value| reply.get("error").is_none();
+        let answered = replies.iter().take_while(is_answered).count();
+        assert!((5..10).contains(&answered), "{answered}");
+        assert!(
+            replies[answered..]
+                .iter()
+                .all(|reply| reply["error"]["code"] == 1)
+        );
+        assert_eq!(client.session.held_bytes(), 0);
+        // The next batch has all its bytes again.
+        let ping =
+            client.say(&json!([{ "id": 1, "method": method, "params": params }]).to_string());
+        assert!(ping[0][0].get("error").is_none(), "{ping:?}");
+    }
+}
+
+#[test]
 fn empty_and_giant_batches_are_refused_as_a_whole() {
     let settings = Settings {
         batch_requests_max: 3,

@@ -353,6 +353,38 @@ fn a_session_has_no_more_subscriptions_than_it_may() {
 }
 
 #[test]
+fn all_sessions_together_have_no_more_subscriptions_than_they_may_and_give_theirs_back() {
+    let settings = Settings {
+        all_subscriptions_max: 3,
+        ..settings()
+    };
+    let count = settings.subscriptions.clone();
+    let count = || count.load(std::sync::atomic::Ordering::Relaxed);
+    let mut one = Client::with(settings.clone(), Peer::Local);
+    let mut other = Client::with(settings, Peer::Remote);
+    let name = |number| json!([script(number).to_string()]);
+    one.ask(SUBSCRIBE, name(1));
+    one.ask(SUBSCRIBE, name(2));
+    one.ask(SUBSCRIBE, name(2));
+    other.ask(SUBSCRIBE, name(3));
+    assert_eq!(count(), 3);
+    assert_eq!(other.code(SUBSCRIBE, name(4)), 1);
+    one.ask("blockchain.scripthash.unsubscribe", name(1));
+    assert_eq!(count(), 2);
+    other.ask(SUBSCRIBE, name(4));
+    drop(one);
+    assert_eq!(count(), 2);
+    // One that could not be answered is none.
+    other
+        .fake
+        .change(|world| world.fault = crate::electrum::fake::Fault::Unavailable);
+    assert_eq!(other.code(SUBSCRIBE, name(5)), 2);
+    assert_eq!(count(), 2);
+    drop(other);
+    assert_eq!(count(), 0);
+}
+
+#[test]
 fn a_grown_history_that_may_not_be_told_ends_the_session() {
     let settings = Settings {
         remote_history_max: Some(4),

@@ -40,7 +40,9 @@ const ZMQ_LINES: &str = "bitcoin.conf: zmqpubhashblock=tcp://127.0.0.1:28332\nbi
 /// The words say what to do: [`DiscoverError`] ends with it.
 pub(super) fn not_found(error: &DiscoverError) -> Check {
     let name = match error {
-        DiscoverError::CookieUnreadable { .. } | DiscoverError::NoCredentials { .. } => "cookie",
+        DiscoverError::CookieUnreadable { .. }
+        | DiscoverError::NoCredentials { .. }
+        | DiscoverError::WrongLogin { .. } => "cookie",
         DiscoverError::WrongNetwork { .. } | DiscoverError::UnknownChain { .. } => "network",
         DiscoverError::NoDataDir { .. }
         | DiscoverError::NoCookie { .. }
@@ -58,6 +60,9 @@ pub(super) fn not_found(error: &DiscoverError) -> Check {
         }
         DiscoverError::NoCredentials { .. } => {
             "ambra --rpc-user USER --rpc-password PASSWORD, or --cookie-file FILE"
+        }
+        DiscoverError::WrongLogin { .. } => {
+            "the --rpc-user and --rpc-password of bitcoin.conf, or neither: the cookie needs none"
         }
         DiscoverError::NoAnswer { .. } => {
             "bitcoind -daemon (bitcoin.conf: server=1), and see that --daemon-rpc-url and rpcport are the same"
