@@ -440,7 +440,8 @@ pub fn copy_folder(from: &Path, to: &Path) {
         if entry.path().is_dir() {
             fs::create_dir_all(&target).expect("a folder");
             copy_folder(&entry.path(), &target);
-        } else {
+        } else if entry.path().is_file() {
+            // Not sockets.
             fs::copy(entry.path(), target).expect("a copy");
         }
     }
