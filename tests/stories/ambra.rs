@@ -176,6 +176,8 @@ impl Ambra {
         line.extend(words);
         let mut command = Command::new(line[0]);
         command.args(&line[1..]).args(&self.arguments);
+        // No settings of whoever runs the tests.
+        command.env("XDG_CONFIG_HOME", "/nonexistent");
         command
     }
 
