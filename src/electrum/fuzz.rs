@@ -83,7 +83,7 @@ fn wanted(line: &[u8]) -> usize {
         |raw: &&RawValue| matches!(Request::parse(raw), Ok(request) if request.id.is_none());
     match message::parse(line, settings().batch_requests_max) {
         Ok(Message::One(raw)) => usize::from(!is_notification(&raw)),
-        Ok(Message::Batch(members)) => usize::from(!members.iter().all(|raw| is_notification(raw))),
+        Ok(Message::Batch(members)) => usize::from(!members.iter().all(is_notification)),
         Err(_) => 1,
     }
 }

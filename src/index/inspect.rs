@@ -54,6 +54,9 @@ pub enum Seen<'a> {
 
 type Each<'a> = dyn FnMut(Seen<'_>) -> ControlFlow<()> + 'a;
 
+/// Told the key and the value of each row, until it has enough.
+type EachRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
 impl Index {
     /// The keys from `from` on and below `below`, with their values, in order.
     pub fn inspect(
@@ -61,7 +64,7 @@ impl Index {
         column: Column,
         from: &[u8],
         below: Option<&[u8]>,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        each: EachRow<'_>,
     ) -> Result<(), IndexError> {
         let family = match column {
             Column::TxPosition => TxPositionRow::FAMILY,
@@ -137,7 +140,7 @@ impl Index {
         family: &'static str,
         from: &[u8],
         below: Option<&[u8]>,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        each: EachRow<'_>,
     ) -> Result<(), IndexError> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);

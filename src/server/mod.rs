@@ -247,6 +247,8 @@ impl Server {
         let allowed = &self.shared.limits.allowed_origins;
         let stream = tokio_tungstenite::accept_hdr_async_with_config(
             Counting::new(stream),
+            // The answer to a handshake is what tungstenite makes of it; there is one a connection.
+            #[allow(clippy::result_large_err)]
             |request: &_, response| origin::check(request, response, allowed),
             Some(config),
         )

@@ -108,7 +108,7 @@ fn oracle_agrees_for_long() {
     let seed = number("STORIES_SEED").unwrap_or_else(rand::random);
     let steps = number("STORIES_STEPS").unwrap_or(1_000) as u32;
     let node_options = NodeOptions {
-        zmq: seed % 2 == 0,
+        zmq: seed.is_multiple_of(2),
         ..NodeOptions::default()
     };
     let source = ["files", "rpc", "auto"][(seed % 3) as usize];
