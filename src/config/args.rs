@@ -129,7 +129,7 @@ pub(super) struct Settings {
     pub tls_key: Option<PathBuf>,
 
     /// A web page that may use ws:// and wss://, repeatable: https://HOST, as a browser's Origin names it, or *
-    /// for all [default: none, so that no page in a browser reaches this server]
+    /// for all; without it no page in a browser reaches this server
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = values::origin, help_heading = "Wallets")]
     pub allow_origin: Vec<String>,
 

@@ -298,6 +298,19 @@ impl Ambra {
         assert!(synced.is_some(), "not caught up with the node: {last}");
     }
 
+    /// Lets it stand still while `change` happens: it sees what was before and what is after, nothing between.
+    pub fn while_it_stands_still(&self, change: impl FnOnce()) {
+        let signal = |name: &str| {
+            let sent = Command::new("kill")
+                .args([name, &self.pid().to_string()])
+                .status();
+            assert!(sent.expect("kill can be run").success());
+        };
+        signal("-STOP");
+        change();
+        signal("-CONT");
+    }
+
     /// SIGTERM; its exit status, which must come in time.
     pub fn terminate(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("the server runs");

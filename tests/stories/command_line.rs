@@ -555,7 +555,7 @@ fn the_doctor_says_what_is_wrong_with_the_node() {
                 "--rpc-password",
                 "b",
             ],
-            "node",
+            "cookie",
             "refuses the user name or the password",
         ),
         (
