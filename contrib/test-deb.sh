@@ -10,7 +10,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 suite=${SUITE:-$(. /etc/os-release && echo "$VERSION_CODENAME")}
-mirror=${MIRROR:-http://deb.debian.org/debian}
 
 say() { printf '\n== %s\n' "$*"; }
 fail() { echo "test-deb.sh: FAILED: $*" >&2; exit 1; }
@@ -41,7 +40,7 @@ say "an empty Debian ($suite)"
 if [ -n "${BASE:-}" ]; then
     cp -a "$BASE" "$root"
 else
-    debootstrap --variant=minbase "$suite" "$root" "$mirror" >"$work/debootstrap.log" 2>&1 ||
+    debootstrap --variant=minbase "$suite" "$root" ${MIRROR:+"$MIRROR"} >"$work/debootstrap.log" 2>&1 ||
         { tail -5 "$work/debootstrap.log" >&2; fail "debootstrap"; }
 fi
 mount -t proc proc "$root/proc"
