@@ -507,3 +507,59 @@ fn another_versions_index_is_refused_before_anything_in_it_changes() {
     drop(rocksdb::DB::open_cf(&options, &path, ["history", "meta"]).unwrap());
     assert_eq!(open(&folder, &chain).tip().unwrap(), None);
 }
+
+/// The newest MANIFEST without its last `count` records' worth of bytes.
+fn cut_manifest(folder: &tempfile::TempDir, keep: usize) {
+    let rocksdb = folder.path().join("rocksdb");
+    let current = std::fs::read_to_string(rocksdb.join("CURRENT")).unwrap();
+    let manifest = rocksdb.join(current.trim());
+    let bytes = std::fs::read(&manifest).unwrap();
+    std::fs::write(manifest, &bytes[..keep.min(bytes.len())]).unwrap();
+}
+
+#[test]
+fn a_manifest_whose_end_is_lost_never_leaves_a_tip_or_a_mark_without_its_rows() {
+    let chain = random_chain(8, 20);
+    let genesis = chain.blocks[0].block_hash();
+    let (_expected_folder, expected, _) = connected(&chain);
+    let len = |folder: &tempfile::TempDir| {
+        let rocksdb = folder.path().join("rocksdb");
+        let current = std::fs::read_to_string(rocksdb.join("CURRENT")).unwrap();
+        std::fs::read(rocksdb.join(current.trim())).unwrap().len()
+    };
+    // In the first sync, and after it.
+    for stop_after in [Some(2), None] {
+        let (mut refused, mut whole) = (0, 0);
+        let mut cut = 1;
+        loop {
+            let folder = tempfile::tempdir().unwrap();
+            load(&open(&folder, &chain), &chain, 7, stop_after);
+            let all = len(&folder);
+            if cut >= all {
+                break;
+            }
+            cut_manifest(&folder, all - cut);
+            cut += 97;
+            let Ok(index) = Index::open(folder.path(), &genesis) else {
+                refused += 1;
+                continue;
+            };
+            let is_complete = index.tip().unwrap().is_some();
+            let resumed = is_complete || Bulk::resume(&index).is_ok();
+            if !resumed {
+                refused += 1;
+                continue;
+            }
+            if !is_complete {
+                load(&index, &chain, 7, None);
+            }
+            assert_eq!(
+                index.fingerprint().unwrap(),
+                expected.fingerprint().unwrap(),
+                "{cut} bytes less"
+            );
+            whole += 1;
+        }
+        assert!(refused > 0 && whole > 0, "{refused} refused, {whole} whole");
+    }
+}
