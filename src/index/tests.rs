@@ -563,3 +563,26 @@ fn a_manifest_whose_end_is_lost_never_leaves_a_tip_or_a_mark_without_its_rows() 
         assert!(refused > 0 && whole > 0, "{refused} refused, {whole} whole");
     }
 }
+
+#[test]
+fn a_bit_that_flips_in_a_run_is_refused_wherever_it_is_and_never_a_panic() {
+    let chain = random_chain(4, 12);
+    let folder = tempfile::tempdir().unwrap();
+    load(&open(&folder, &chain), &chain, 4, Some(2));
+    let run = folder.path().join("sync/run-0000000000");
+    let good = std::fs::read(&run).unwrap();
+    // The sections lie before the directory, of 512 entries of 32 bytes and a trailer of 44.
+    let sections = good.len() - 512 * 32 - 44;
+    for at in (0..sections).step_by(sections / 40) {
+        let mut flipped = good.clone();
+        flipped[at] ^= 1 << (at % 8);
+        std::fs::write(&run, &flipped).unwrap();
+        let index = open(&folder, &chain);
+        let bulk = Bulk::resume(&index).unwrap().unwrap();
+        let end = bulk.finish(2, 0, &|| false, &|_| ());
+        assert!(
+            matches!(end, Err(IndexError::DamagedRun { .. })),
+            "{at}: {end:?}"
+        );
+    }
+}

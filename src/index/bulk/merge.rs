@@ -147,6 +147,7 @@ fn write<const LEN: usize>(
     let mut file = SortedFile::create(&options, &job.path)?;
     let mut packer = Packer::<LEN>::new(runs.last().map_or(TxNum::ZERO, Run::end));
     let mut rows = 0;
+    let mut last = None;
     for bucket in job.buckets.clone() {
         // In the heap: the next row's prefix bits, then the run: runs are in chain order, so rows of
         // one prefix come out in chain order.
@@ -167,9 +168,13 @@ fn write<const LEN: usize>(
                 .peek()
                 .map_or((u64::MAX, usize::MAX), |next| (next.0.0, next.0.1));
             loop {
-                packer.push(unpack::<LEN>(bucket, row, base), |key, value| {
-                    file.put(key, value)
-                })?;
+                let unpacked = unpack::<LEN>(bucket, row, base);
+                // A damaged section may be told by its checksum only when its last row has been read.
+                if last.is_some_and(|last| unpacked <= last) {
+                    return Err(readers[number].damaged());
+                }
+                last = Some(unpacked);
+                packer.push(unpacked, |key, value| file.put(key, value))?;
                 rows += 1;
                 if rows == ROWS_PER_LOOK {
                     if !look(rows) {

@@ -323,7 +323,7 @@ impl SectionReader<'_> {
         Ok(())
     }
 
-    fn damaged(&self) -> IndexError {
+    pub fn damaged(&self) -> IndexError {
         let path = self.run.path.clone();
         let folder = path
             .parent()
