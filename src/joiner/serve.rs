@@ -32,7 +32,8 @@ use crate::{
     sync::{
         Stats, Stop, SyncError,
         start::FirstSync,
-        tip::{self, Wake, Waker, Wakes, Writer},
+        tip::Writer,
+        wake::{self, Wake, Waker, Wakes},
     },
 };
 
@@ -121,7 +122,7 @@ async fn join(config: &Config, monitor: &Monitor, page: &mut Page) -> Result<Joi
     };
     let stop = Stop::default();
     let stats = Arc::<Stats>::default();
-    let (waker, wakes) = tip::wakes();
+    let (waker, wakes) = wake::wakes();
     let notifications = {
         let rpc = rpc.clone();
         ask(monitor, move || rpc.zmq_notifications()).await?
@@ -238,7 +239,7 @@ async fn serve(joined: Joined, mut shutdown: watch::Receiver<bool>) -> Result<()
     });
     if !hears_blocks {
         let (waker, stop) = (waker.clone(), stop.clone());
-        let polling = move || tip::long_poll(&rpc, &waker, &stop);
+        let polling = move || wake::long_poll(&rpc, &waker, &stop);
         let spawned = std::thread::Builder::new()
             .name("long-poll".to_owned())
             .spawn(polling);

@@ -1,5 +1,6 @@
 //! The one writer: the first sync, then the chain's tip and the mempool, step by step.
 
+mod branch;
 pub mod first;
 pub mod mempool;
 mod places;
@@ -7,7 +8,9 @@ pub mod progress;
 pub mod relocate;
 pub mod start;
 mod stats;
+mod step;
 pub mod tip;
+pub mod wake;
 
 pub use stats::{FirstSyncProgress, Stats};
 
@@ -24,6 +27,9 @@ use crate::{
     index::IndexError,
     state::QueryError,
 };
+
+/// Between two attempts where the node does not answer.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Why the writer cannot go on.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use crate::{
     index::{BlockRow, Index, IndexError, schema::DamagedRow},
 };
 
-use super::{Stop, SyncError, first, tip::find_fork};
+use super::{Stop, SyncError, first, step::find_fork};
 
 /// Blocks that are looked at to tell whether the places are right. A node that downloads anew gets blocks in another
 /// order from the first thousands on, and from there on every place differs.
