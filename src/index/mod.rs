@@ -1,20 +1,26 @@
 //! The index: which transactions touch a script, where a transaction lies, what the chain is.
 //!
-//! `schema` are the rows as types, `rows` makes them from a block (pure), `db` keeps them with `hash_rows`, `bulk`
-//! builds the whole index at the speed of the disk. `beside` and `inspect` are for those who check an index,
-//! `folder` and `error` for when it cannot be used. Only this room knows RocksDB.
+//! `schema` are the rows as types, `rows` makes them from a block (pure), `db` keeps them with `hash_rows`, `positions`
+//! and `options`. `bulk` builds the whole index at the speed of the disk by `ready_files`, `apply` follows the tip.
+//! `beside`, `copy`, `inspect` and `fingerprint` are for those who check an index or take it elsewhere, `folder` and
+//! `error` for when it cannot be used. Only this room knows RocksDB.
 
+mod apply;
 mod beside;
 mod bulk;
 mod copy;
 mod db;
 mod error;
+mod fingerprint;
 mod folder;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod hash_rows;
 mod inspect;
+mod options;
 mod packed;
+mod positions;
+mod ready_files;
 mod rows;
 pub mod schema;
 #[cfg(test)]
@@ -22,12 +28,15 @@ mod tests;
 
 use bitcoin::BlockHash;
 
+pub use apply::Truncation;
 pub use beside::Beside;
 pub use bulk::{Bulk, CHUNK_TXS_MAX, Finish, Gatherer};
-pub use db::{FamilyFingerprint, Index, Truncation, TxPlaces};
+pub use db::Index;
 pub use error::IndexError;
+pub use fingerprint::FamilyFingerprint;
 pub use folder::FOLDER as DATABASE;
 pub use inspect::{Column, HashRows, Seen};
+pub use positions::TxPlaces;
 pub use rows::{BlockRows, BlockVisitor, visit_block};
 pub use schema::TipRow;
 

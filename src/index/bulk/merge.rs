@@ -16,8 +16,8 @@ use super::{
 use crate::{
     chain::TxNum,
     index::{
-        db::{Family, SortedFile},
         packed::Packer,
+        ready_files::{Family, SortedFile},
         schema::{SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN},
     },
 };

@@ -20,7 +20,7 @@ pub use gather::Gatherer;
 
 use super::{
     BlockRow, Index, IndexError,
-    db::{Family, SortedFile},
+    ready_files::{Family, SortedFile},
     schema::{TipRow, TxPositionRow},
 };
 use crate::chain::{Height, TxNum};
