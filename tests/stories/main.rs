@@ -1,7 +1,7 @@
 //! Stories: the server as a program, beside a real bitcoind on regtest, asked as wallets ask.
 //!
-//! `node`, `ambra` and `client` are the actors; `locks`, `treasury` and `random_chain` make transactions
-//! and blocks; `oracle` knows what is true, `compare` and `watcher` hold the server to it. The stories come
+//! `node`, `ambra` and `client` are the actors; `stage` sets them up; `locks`, `treasury` and `random_chain` make
+//! transactions and blocks; `oracle` knows what is true, `compare` and `watcher` hold the server to it. The stories come
 //! after them. The node is `$BITCOIND`, else the `bitcoind` in `$PATH`, else what `contrib/bitcoind.sh`
 //! fetched.
 
@@ -16,6 +16,7 @@ mod oracle;
 mod patience;
 mod random_chain;
 mod soak_graph;
+mod stage;
 mod treasury;
 mod watcher;
 

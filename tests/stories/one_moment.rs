@@ -10,12 +10,11 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    ambra::Ambra,
     client::Client,
     compare::compare_scripts,
     locks::{Kind, Lock},
-    node::{Node, NodeOptions},
     oracle::{Oracle, script_hash},
+    stage::Stage,
     treasury::{FEE, Treasury, coins_to},
 };
 
@@ -74,17 +73,17 @@ impl Drop for Done<'_> {
 
 #[test]
 fn a_transaction_is_never_seen_twice_nor_lost_while_it_is_mined() {
-    for zmq in [true, false] {
-        let node = Node::start(NodeOptions {
-            zmq,
-            ..NodeOptions::default()
-        });
-        let mut treasury = Treasury::mine(&node);
-        let ambra = Ambra::start(&node);
-        let lock = Lock::new(Kind::P2wpkh, 1);
+    for stage in Stage::told_and_untold() {
+        let Stage {
+            node,
+            mut treasury,
+            ambra,
+            client: mut subscribed,
+            mine: lock,
+            ..
+        } = stage;
         let name = script_hash(&lock.script());
         let done = AtomicBool::new(false);
-        let mut subscribed = ambra.client();
         subscribed.ask("blockchain.scripthash.subscribe", json!([name]));
         let mut clients = [ambra.client(), subscribed];
         thread::scope(|scope| {

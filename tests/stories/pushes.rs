@@ -11,6 +11,7 @@ use crate::{
     locks::{Kind, Lock},
     node::{Node, NodeOptions},
     oracle::{script_hash, status_of},
+    stage::Stage,
     treasury::{FEE, Treasury, coins_to},
 };
 
@@ -40,15 +41,15 @@ fn expect_silence(client: &mut Client) {
 
 #[test]
 fn every_change_is_pushed_and_nothing_else() {
-    for zmq in [true, false] {
-        let node = Node::start(NodeOptions {
-            zmq,
-            ..NodeOptions::default()
-        });
-        let mut treasury = Treasury::mine(&node);
-        let ambra = Ambra::start(&node);
-        let mut client = ambra.client();
-        let (mine, yours) = (Lock::new(Kind::P2wpkh, 1), Lock::new(Kind::P2wpkh, 2));
+    for stage in Stage::told_and_untold() {
+        let Stage {
+            node,
+            mut treasury,
+            ambra,
+            mut client,
+            mine,
+            yours,
+        } = stage;
         let (name, other) = (script_hash(&mine.script()), script_hash(&yours.script()));
         assert_eq!(client.ask(SCRIPT, json!([name])), Value::Null);
 
@@ -117,15 +118,15 @@ fn every_change_is_pushed_and_nothing_else() {
 
 #[test]
 fn a_payment_that_the_node_drops_is_pushed_as_gone() {
-    for zmq in [true, false] {
-        let node = Node::start(NodeOptions {
-            zmq,
-            ..NodeOptions::default()
-        });
-        let mut treasury = Treasury::mine(&node);
-        let ambra = Ambra::start(&node);
-        let mut client = ambra.client();
-        let (mine, yours) = (Lock::new(Kind::P2wpkh, 1), Lock::new(Kind::P2wpkh, 2));
+    for stage in Stage::told_and_untold() {
+        let Stage {
+            node,
+            mut treasury,
+            ambra: _ambra,
+            mut client,
+            mine,
+            yours,
+        } = stage;
         let name = script_hash(&mine.script());
         assert_eq!(client.ask(SCRIPT, json!([name])), Value::Null);
 
@@ -230,9 +231,14 @@ fn expect_tip_push(client: &mut Client, node: &Node) {
 
 #[test]
 fn a_client_that_does_not_read_holds_up_nobody() {
-    let node = Node::start(NodeOptions::default());
-    let mut treasury = Treasury::mine(&node);
-    let ambra = Ambra::start(&node);
+    let Stage {
+        node,
+        mut treasury,
+        ambra,
+        mut client,
+        mine,
+        ..
+    } = Stage::set(NodeOptions::default());
 
     // 1. A client asks for much, and reads nothing.
     let mut deaf = ambra.client();
@@ -247,8 +253,6 @@ fn a_client_that_does_not_read_holds_up_nobody() {
     }
 
     // 2. Another hears of a payment and a block all the same.
-    let mut client = ambra.client();
-    let mine = Lock::new(Kind::P2wpkh, 1);
     let name = script_hash(&mine.script());
     client.ask(SCRIPT, json!([name]));
     let payment = treasury.payment(&mine, 500_000);

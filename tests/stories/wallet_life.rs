@@ -4,13 +4,13 @@ use bitcoin::{Amount, Transaction};
 use serde_json::{Value, json};
 
 use crate::{
-    ambra::Ambra,
     client::Client,
     compare::{CATCH_UP_PATIENCE, compare_all, compare_scripts},
     locks::{Kind, Lock, output, pay},
-    node::{Node, NodeOptions},
+    node::NodeOptions,
     oracle::{Oracle, script_hash},
     patience::until,
+    stage::Stage,
     treasury::{FEE, Treasury, coins_to},
 };
 
@@ -44,11 +44,14 @@ fn expect_balance(client: &mut Client, lock: &Lock, confirmed: i64, unconfirmed:
 
 #[test]
 fn a_payment_is_received_confirmed_and_spent_through_a_chain_of_unconfirmed() {
-    let node = Node::start(NodeOptions::default());
-    let mut treasury = Treasury::mine(&node);
+    let Stage {
+        node,
+        mut treasury,
+        ambra: _ambra,
+        mut client,
+        ..
+    } = Stage::set(NodeOptions::default());
     let mut oracle = Oracle::new();
-    let ambra = Ambra::start(&node);
-    let mut client = ambra.client();
     let mine = Lock::new(Kind::P2tr, 1);
     let yours = Lock::new(Kind::P2pkh, 2);
     expect_history(&mut client, &mine, &[]);
@@ -120,11 +123,14 @@ fn a_payment_is_received_confirmed_and_spent_through_a_chain_of_unconfirmed() {
 
 #[test]
 fn a_replaced_payment_disappears_with_its_children() {
-    let node = Node::start(NodeOptions::default());
-    let mut treasury = Treasury::mine(&node);
-    let ambra = Ambra::start(&node);
-    let mut client = ambra.client();
-    let (mine, yours) = (Lock::new(Kind::P2wpkh, 1), Lock::new(Kind::P2wpkh, 2));
+    let Stage {
+        node,
+        mut treasury,
+        ambra: _ambra,
+        mut client,
+        mine,
+        yours,
+    } = Stage::set(NodeOptions::default());
 
     // 1. A payment, and a child that spends it.
     let coin = treasury.coin();
@@ -152,11 +158,14 @@ fn a_replaced_payment_disappears_with_its_children() {
 
 #[test]
 fn a_payment_that_conflicts_with_a_mined_one_disappears() {
-    let node = Node::start(NodeOptions::default());
-    let mut treasury = Treasury::mine(&node);
-    let ambra = Ambra::start(&node);
-    let mut client = ambra.client();
-    let (mine, yours) = (Lock::new(Kind::P2wpkh, 1), Lock::new(Kind::P2wpkh, 2));
+    let Stage {
+        node,
+        mut treasury,
+        ambra: _ambra,
+        mut client,
+        mine,
+        yours,
+    } = Stage::set(NodeOptions::default());
     let coin = treasury.coin();
     let relayed = treasury.payment_from(&coin, &mine, 500_000, FEE);
     let mined = treasury.payment_from(&coin, &yours, 600_000, FEE);
@@ -171,15 +180,15 @@ fn a_payment_that_conflicts_with_a_mined_one_disappears() {
 
 #[test]
 fn a_payment_that_expires_in_the_mempool_disappears() {
-    for zmq in [true, false] {
-        let node = Node::start(NodeOptions {
-            zmq,
-            ..NodeOptions::default()
-        });
-        let mut treasury = Treasury::mine(&node);
-        let ambra = Ambra::start(&node);
-        let mut client = ambra.client();
-        let (mine, yours) = (Lock::new(Kind::P2wpkh, 1), Lock::new(Kind::P2wpkh, 2));
+    for stage in Stage::told_and_untold() {
+        let Stage {
+            node,
+            mut treasury,
+            ambra: _ambra,
+            mut client,
+            mine,
+            yours,
+        } = stage;
 
         // 1. A payment that nobody mines for an hour (`-mempoolexpiry=1`).
         let old = treasury.payment(&mine, 500_000);
@@ -201,19 +210,17 @@ fn a_payment_that_expires_in_the_mempool_disappears() {
 
 #[test]
 fn a_reorg_takes_payments_back_and_mines_them_elsewhere() {
-    for zmq in [true, false] {
-        let node = Node::start(NodeOptions {
-            zmq,
-            ..NodeOptions::default()
-        });
-        let mut treasury = Treasury::mine(&node);
+    for stage in Stage::told_and_untold() {
+        let Stage {
+            node,
+            mut treasury,
+            ambra: _ambra,
+            mut client,
+            yours,
+            ..
+        } = stage;
         let mut oracle = Oracle::new();
-        let ambra = Ambra::start(&node);
-        let mut client = ambra.client();
-        let (mine, yours) = (
-            Lock::new(Kind::NumberInP2wsh, 1),
-            Lock::new(Kind::P2wpkh, 2),
-        );
+        let mine = Lock::new(Kind::NumberInP2wsh, 1);
 
         // 1. One payment in each of two blocks.
         let first = treasury.payment(&mine, 500_000);
