@@ -86,6 +86,7 @@ else
     step "tests" cargo test --release --locked --no-fail-fast --lib --bins --tests --examples
 fi
 step "doc tests" cargo test --release --locked --doc
+step "rustdoc" env RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps --document-private-items
 step "one-byte tests" cargo test --release --locked --features one-byte-prefixes --test stories oracle
 # Real clients from their registries; one that cannot be installed is skipped aloud.
 step "wallets" contrib/wallets/run-all.sh --ci

@@ -1,6 +1,6 @@
 //! Snapshots: a whole, checksummed copy of the index, to build it on one machine and use it on another.
 //!
-//! A snapshot is a folder: the database's files, and [`MANIFEST`] that names each with its size and SHA-256. The manifest
+//! A snapshot is a folder: the database's files, and `MANIFEST` that names each with its size and SHA-256. The manifest
 //! is written last, so a folder that has one is whole. An import copies and checks everything beside the place of the
 //! index, and moves it there in one step: a half import is never taken for an index.
 

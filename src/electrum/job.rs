@@ -37,7 +37,7 @@ pub const SHORT_HISTORY: usize = 1000;
 pub enum Lane {
     /// Some reads of disk.
     Short,
-    /// Histories of over [`SHORT_HISTORY`] entries.
+    /// Histories of over `SHORT_HISTORY` entries.
     Long,
     /// The node's RPC.
     Node,

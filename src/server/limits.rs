@@ -9,8 +9,8 @@ use std::time::Duration;
 /// out (`output_bytes_max`, and one answer more for each thread that made one meanwhile), and the replies to a batch
 /// (`electrum::Settings::batch_reply_bytes_max`). An idle one holds some kilobytes and about 150 bytes a
 /// subscription. All of them together hold `client_memory_max` in lines, answers and batches: whoever wants more than
-/// [`SMALL`] while that is used up is closed. So memory for clients is at most `client_memory_max`, and
-/// `connections_max` times [`SMALL`] and the state of a connection, and 300 bytes for each of
+/// `SMALL` while that is used up is closed. So memory for clients is at most `client_memory_max`, and
+/// `connections_max` times `SMALL` and the state of a connection, and 300 bytes for each of
 /// `electrum::Settings::all_subscriptions_max`. `docs/operating.md` has the sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -170,7 +170,7 @@ impl View {
             .collect()
     }
 
-    /// As [`Mempool::balance_change`], of the transactions that are not in `overlap`.
+    /// As [`Mempool::balance_change`](crate::mempool::Mempool::balance_change), of the transactions that are not in `overlap`.
     fn balance_change_without(&self, script: &ScriptHash, overlap: &HashSet<Txid>) -> i64 {
         let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let mut change = 0i64;
