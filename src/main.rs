@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    io::IsTerminal,
+    io::{IsTerminal, Write},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use ambra::{
     config::{Config, ConfigError, Invocation, LogFormat},
 };
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// How long a stop may take. What is still at work then is left: the index is whole after a kill at any
@@ -22,6 +22,7 @@ const STOP_WITHIN: Duration = Duration::from_millis(1800);
 /// Fewer open files than this, and RocksDB with a full index or many wallets run out of them.
 const OPEN_FILES_LOW: u64 = 4096;
 
+const EXIT_WELL: u8 = 0;
 /// Could not go on, and the log says why; or found faults, and told of them.
 const EXIT_FAILED: u8 = 1;
 /// A wrong option or setting (clap's own code too).
@@ -53,13 +54,27 @@ fn main() -> ExitCode {
     };
     let (code, asked_to_stop) = runtime.block_on(run(invocation));
     // A blocking call to the node may still wait for its answer; nobody needs it any more.
-    let left = asked_to_stop.map_or(STOP_WITHIN, |at| STOP_WITHIN.saturating_sub(at.elapsed()));
-    runtime.shutdown_timeout(left);
-    code
+    let until = asked_to_stop.unwrap_or_else(Instant::now) + STOP_WITHIN;
+    runtime.shutdown_timeout(until.saturating_duration_since(Instant::now()));
+    leave(code, until)
+}
+
+/// Leaves once the index is closed, by `until` at the latest. Then without what `exit` does: it would destroy what
+/// RocksDB's threads still use (`index::wait_until_closed` has the story), and a kill does the index no harm.
+fn leave(code: u8, until: Instant) -> ExitCode {
+    if ambra::index::wait_until_closed(until.saturating_duration_since(Instant::now())) {
+        return ExitCode::from(code);
+    }
+    debug!("the index is still in use; leaving all the same");
+    let _ = std::io::stdout().flush();
+    #[cfg(unix)]
+    signal_hook::low_level::exit(code.into());
+    #[cfg(not(unix))]
+    std::process::abort()
 }
 
 /// Runs until it ends by itself or is told to stop; then also says when that was.
-async fn run(invocation: Invocation) -> (ExitCode, Option<Instant>) {
+async fn run(invocation: Invocation) -> (u8, Option<Instant>) {
     let (stop, shutdown) = watch::channel(false);
     let is_question = invocation.command.is_question();
     let code = |result| code(result, is_question);
@@ -77,28 +92,28 @@ async fn run(invocation: Invocation) -> (ExitCode, Option<Instant>) {
             Ok(result) => code(result),
             Err(_) => {
                 warn!("not everything has stopped in time; leaving all the same, the index is whole");
-                ExitCode::from(EXIT_FAILED)
+                EXIT_FAILED
             }
         },
         signal = stop_signal() => {
             warn!("{signal} again: leaving at once");
-            ExitCode::from(EXIT_FAILED)
+            EXIT_FAILED
         }
     };
     (code, Some(asked_to_stop))
 }
 
 /// What a question could not be answered for is told without a log's trimmings.
-fn code(result: Result<Outcome, RunError>, is_question: bool) -> ExitCode {
+fn code(result: Result<Outcome, RunError>, is_question: bool) -> u8 {
     match result {
-        Ok(Outcome::Well) => ExitCode::SUCCESS,
-        Ok(Outcome::Faults) => ExitCode::from(EXIT_FAILED),
+        Ok(Outcome::Well) => EXIT_WELL,
+        Ok(Outcome::Faults) => EXIT_FAILED,
         Err(error) => {
             match is_question {
                 true => eprintln!("ambra: {error}"),
                 false => error!("{error}"),
             }
-            ExitCode::from(EXIT_FAILED)
+            EXIT_FAILED
         }
     }
 }

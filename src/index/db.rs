@@ -18,6 +18,7 @@ use super::{
     error::open_error,
     folder::{FOLDER, is_of_this_version, is_whole, of_format},
     hash_rows::{HISTORY, TXID},
+    open_count::Counted,
     options::{BLOCK_CACHE_BYTES, PACKED_BLOCK_BYTES, database_options, durably, family_options},
     ready_files::Family,
     schema::{DamagedRow, FORMAT, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN, TipRow, TxPositionRow},
@@ -47,6 +48,8 @@ pub struct Index {
     path: PathBuf,
     /// `meta`'s row of that name.
     pub(super) packed_end: AtomicU32,
+    /// Behind `db`, so that it goes after it.
+    _counted: Counted,
 }
 
 impl Index {
@@ -59,6 +62,7 @@ impl Index {
         })?;
         is_whole(path)?;
         is_of_this_version(path)?;
+        let counted = Counted::new();
         // Without a lock that threads could wait for.
         let cache = Cache::new_hyper_clock_cache(BLOCK_CACHE_BYTES, PACKED_BLOCK_BYTES);
         let families = FAMILIES
@@ -69,6 +73,7 @@ impl Index {
             db,
             path: path.to_owned(),
             packed_end: AtomicU32::new(0),
+            _counted: counted,
         };
         index.check_identity(genesis)?;
         index.read_packed_end()?;
@@ -96,6 +101,7 @@ impl Index {
         options.create_missing_column_families(false);
         // So the files that the server deletes meanwhile stay readable.
         options.set_max_open_files(-1);
+        let counted = Counted::new();
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
         let families = FAMILIES
             .map(|name| ColumnFamilyDescriptor::new(name, family_options(name, Some(&cache))));
@@ -105,6 +111,7 @@ impl Index {
             db,
             path: path.to_owned(),
             packed_end: AtomicU32::new(0),
+            _counted: counted,
         };
         if index.db.get_cf(index.family(META), META_FORMAT)?.is_none() {
             return Err(IndexError::None {

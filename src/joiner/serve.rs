@@ -85,7 +85,16 @@ struct Joined {
     rpc: Rpc,
     index: Arc<Index>,
     state: State,
-    stop: Stop,
+    stop: StopInTheEnd,
+}
+
+/// However it comes to the end: the threads that hold the index let go of it.
+struct StopInTheEnd(Stop);
+
+impl Drop for StopInTheEnd {
+    fn drop(&mut self) {
+        self.0.set();
+    }
 }
 
 async fn join(config: &Config, monitor: &Monitor, page: &mut Page) -> Result<Joined, RunError> {
@@ -120,7 +129,7 @@ async fn join(config: &Config, monitor: &Monitor, page: &mut Page) -> Result<Joi
         limits: client_limits(config),
         stats: server_stats.clone(),
     };
-    let stop = Stop::default();
+    let stop = StopInTheEnd(Stop::default());
     let stats = Arc::<Stats>::default();
     let (waker, wakes) = wake::wakes();
     let notifications = {
@@ -147,7 +156,7 @@ async fn join(config: &Config, monitor: &Monitor, page: &mut Page) -> Result<Joi
         listeners: listeners.iter().map(Listener::url).collect(),
         fingerprint,
     };
-    let watching = monitor.joined(sources, stop.clone());
+    let watching = monitor.joined(sources, stop.0.clone());
     watching.map_err(|error| RunError(format!("cannot start a thread: {error}")))?;
     Ok(Joined {
         listeners,
@@ -160,7 +169,7 @@ async fn join(config: &Config, monitor: &Monitor, page: &mut Page) -> Result<Joi
             network,
             memory: config.sync_memory_bytes,
             threads: config.threads,
-            stop: stop.clone(),
+            stop: stop.0.clone(),
             stats: stats.clone(),
         },
         writer: Writer::new(
@@ -168,7 +177,7 @@ async fn join(config: &Config, monitor: &Monitor, page: &mut Page) -> Result<Joi
             source,
             rpc.clone(),
             state.clone(),
-            stop.clone(),
+            stop.0.clone(),
             stats,
         ),
         waker,
@@ -238,7 +247,7 @@ async fn serve(joined: Joined, mut shutdown: watch::Receiver<bool>) -> Result<()
         })
     });
     if !hears_blocks {
-        let (waker, stop) = (waker.clone(), stop.clone());
+        let (waker, stop) = (waker.clone(), stop.0.clone());
         let polling = move || wake::long_poll(&rpc, &waker, &stop);
         let spawned = std::thread::Builder::new()
             .name("long-poll".to_owned())
@@ -272,7 +281,7 @@ async fn serve(joined: Joined, mut shutdown: watch::Receiver<bool>) -> Result<()
         },
         _ = shutdown.wait_for(|stop| *stop) => Ok(()),
     };
-    stop.set();
+    stop.0.set();
     waker.wake(Wake::Stop);
     // The server gets the sign too; it may be gone already.
     let _ = stop_server.send(true);
