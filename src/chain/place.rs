@@ -30,6 +30,22 @@ impl std::fmt::Display for BlockPlace {
 impl BlockPlace {
     pub const NOWHERE: u32 = u32::MAX;
 
+    /// A block of so many bytes that the node gives, or 0 where that is not known yet.
+    pub const fn in_no_file(size: u32) -> BlockPlace {
+        BlockPlace {
+            file: BlockPlace::NOWHERE,
+            offset: 0,
+            size,
+            undo_offset: 0,
+            undo_size: 0,
+        }
+    }
+
+    /// True if a file has it.
+    pub fn is_in_file(&self) -> bool {
+        self.file != BlockPlace::NOWHERE
+    }
+
     /// The value of `undo_offset` where the rev file may hold the undo data of two blocks with the same
     /// parent. Their checksums cover the parent's hash and the data, but nothing of the block itself: they
     /// do not tell which of the two is meant, so the node is asked for what the block spends.

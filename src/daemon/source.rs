@@ -98,11 +98,7 @@ impl BlockSource {
         size: u32,
         out: &mut Vec<u8>,
     ) -> Result<(), SourceError> {
-        if let Some(files) = self
-            .files
-            .as_ref()
-            .filter(|_| place.file != BlockPlace::NOWHERE)
-        {
+        if let Some(files) = self.files.as_ref().filter(|_| place.is_in_file()) {
             match files.part(place, offset, size, out) {
                 Ok(()) => return Ok(()),
                 Err(error) => tracing::debug!("{error}; asking the node"),
@@ -152,11 +148,7 @@ impl BlockSource {
 
     /// A whole block.
     pub fn block(&self, hash: &BlockHash, place: &BlockPlace) -> Result<Vec<u8>, SourceError> {
-        if let Some(files) = self
-            .files
-            .as_ref()
-            .filter(|_| place.file != BlockPlace::NOWHERE)
-        {
+        if let Some(files) = self.files.as_ref().filter(|_| place.is_in_file()) {
             let mut out = Vec::new();
             match files.block(place, &mut out) {
                 Ok(()) => return Ok(out),
@@ -180,7 +172,7 @@ impl BlockSource {
         if let Some(files) = self
             .files
             .as_ref()
-            .filter(|_| place.file != BlockPlace::NOWHERE && !place.is_undo_unsure())
+            .filter(|_| place.is_in_file() && !place.is_undo_unsure())
         {
             let mut out = Vec::new();
             match files.undo(place, header, tx_count, None, &mut out) {
@@ -196,21 +188,13 @@ impl BlockSource {
     pub fn place_again(&self, place: BlockPlace, block: &[u8]) -> BlockPlace {
         let mut found = Vec::new();
         let holds = self.files.as_ref().is_some_and(|files| {
-            place.file != BlockPlace::NOWHERE
-                && files.block(&place, &mut found).is_ok()
-                && found == block
+            place.is_in_file() && files.block(&place, &mut found).is_ok() && found == block
         });
         if holds {
             return place.with_unsure_undo();
         }
-        BlockPlace {
-            file: BlockPlace::NOWHERE,
-            offset: 0,
-            // The largest block has 4 MB.
-            size: block.len() as u32,
-            undo_offset: 0,
-            undo_size: 0,
-        }
+        // The largest block has 4 MB.
+        BlockPlace::in_no_file(block.len() as u32)
     }
 
     /// A whole block from the node, not from files.
@@ -266,13 +250,7 @@ mod tests {
     fn block(network: Network) -> (BlockHash, Vec<u8>, BlockPlace) {
         let block = genesis_block(network);
         let bytes = serialize(&block);
-        let place = BlockPlace {
-            file: BlockPlace::NOWHERE,
-            offset: 0,
-            size: bytes.len() as u32,
-            undo_offset: 0,
-            undo_size: 0,
-        };
+        let place = BlockPlace::in_no_file(bytes.len() as u32);
         (block.block_hash(), bytes, place)
     }
 

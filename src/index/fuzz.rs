@@ -92,13 +92,7 @@ pub fn block_rows(bytes: &[u8]) {
     let (Ok(block), Ok(spent)) = (BlockView::parse(block), spent) else {
         return;
     };
-    let place = BlockPlace {
-        file: BlockPlace::NOWHERE,
-        offset: 0,
-        size: 0,
-        undo_offset: 0,
-        undo_size: 0,
-    };
+    let place = BlockPlace::in_no_file(0);
     let first = match how & 2 {
         0 => TxNum(1),
         _ => TxNum(u32::MAX - 1),

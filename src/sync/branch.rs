@@ -106,13 +106,7 @@ impl Branches {
     }
 
     fn place(&mut self, hash: &BlockHash) -> BlockPlace {
-        let nowhere = BlockPlace {
-            file: BlockPlace::NOWHERE,
-            offset: 0,
-            size: 0,
-            undo_offset: 0,
-            undo_size: 0,
-        };
+        let nowhere = BlockPlace::in_no_file(0);
         let Some(files) = self.source.files() else {
             return nowhere;
         };
@@ -123,10 +117,9 @@ impl Branches {
                 .ok()
                 .flatten()
                 .and_then(|tip| index.block(tip.height).ok().flatten());
-            let file = tip
-                .map(|block| block.place.file)
-                .filter(|&file| file != BlockPlace::NOWHERE);
-            Places::new(file.unwrap_or(0))
+            let place = tip.map(|block| block.place);
+            let place = place.filter(BlockPlace::is_in_file);
+            Places::new(place.map_or(0, |place| place.file))
         });
         match places.find(files, hash) {
             Ok(Some(place)) => place,
@@ -155,7 +148,7 @@ impl Branches {
         };
         let read = |place: &mut BlockPlace| {
             let bytes = self.source.block(hash, place)?;
-            if place.file == BlockPlace::NOWHERE {
+            if !place.is_in_file() {
                 place.size = bytes.len() as u32;
             }
             let block = BlockView::parse(&bytes).map_err(bad)?;
@@ -179,7 +172,7 @@ impl Branches {
         };
         match read(&mut place) {
             Err(error @ (SyncError::BadBlock { .. } | SyncError::Node(_)))
-                if place.file != BlockPlace::NOWHERE =>
+                if place.is_in_file() =>
             {
                 tracing::warn!(
                     "block {height} ({place}) cannot be read from the files: {error}; asking the node for it"

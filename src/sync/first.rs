@@ -1,7 +1,6 @@
 //! The first sync: all blocks but the newest, chunk by chunk, on all cores.
 
 use std::{
-    collections::{HashMap, HashSet},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -9,14 +8,11 @@ use std::{
     time::Duration,
 };
 
-use bitcoin::BlockHash;
-
-use super::{Stop, SyncError};
+use super::{Stop, SyncError, plan::PlannedBlock};
 use crate::{
-    chain::{BlockPlace, BlockView, HeaderBytes, Height, ParseError, SpentReader, TxNum},
+    chain::{BlockView, Height, ParseError, SpentReader, TxNum},
     daemon::{
-        files::{BlockFiles, ScannedBlock, previous},
-        rpc::Rpc,
+        files::BlockFiles,
         source::{BlockSource, SourceKind},
     },
     index::{Bulk, Gatherer, TipRow},
@@ -36,20 +32,6 @@ const RUN_BLOCKS_UNKNOWN: usize = 4;
 /// Share of the allowed memory that rows may take; the rest is for blocks in hand and for sorting.
 const ROWS_SHARE: f64 = 0.7;
 
-/// Calls of one JSON-RPC batch.
-const BATCH_CALLS: u32 = 1000;
-
-/// A block that is to be indexed.
-#[derive(Clone, Copy, Debug)]
-pub struct PlannedBlock {
-    pub hash: BlockHash,
-    pub tx_count: u32,
-    pub first_tx: TxNum,
-    pub place: BlockPlace,
-    /// Which of its rev file's records is probably its own.
-    rank: u32,
-}
-
 /// Told how far the sync is.
 pub trait Progress: Sync {
     fn phase(&self, text: &str);
@@ -58,164 +40,27 @@ pub trait Progress: Sync {
     fn merging(&self, share: f64);
 }
 
-/// The blocks from genesis to `target`, in order, each with its place where the files have it; and
-/// their headers.
-pub fn plan(
-    source: &BlockSource,
-    rpc: &Rpc,
-    target: Height,
-    threads: usize,
-    stop: &Stop,
-) -> Result<(Vec<PlannedBlock>, Vec<HeaderBytes>), SyncError> {
-    let (mut plan, headers) = match source.files() {
-        Some(files) => plan_by_files(files, rpc, target, threads, stop)?,
-        None => plan_by_node(rpc, target, stop)?,
-    };
-    let mut next = TxNum::ZERO;
-    let mut ranks: HashMap<u32, u32> = HashMap::new();
-    for (height, block) in plan.iter_mut().enumerate() {
-        block.first_tx = next;
-        next = next
-            .checked_add(block.tx_count)
-            .ok_or(SyncError::TooManyTransactions)?;
-        // Every block but the genesis block has an undo record.
-        if height > 0 {
-            let rank = ranks.entry(block.place.file).or_default();
-            block.rank = *rank;
-            *rank += 1;
-        }
-    }
-    Ok((plan, headers))
-}
-
-/// Scans all files for block headers, then follows them back from the target.
-fn plan_by_files(
-    files: &BlockFiles,
-    rpc: &Rpc,
-    target: Height,
-    threads: usize,
-    stop: &Stop,
-) -> Result<(Vec<PlannedBlock>, Vec<HeaderBytes>), SyncError> {
-    let numbers = files.numbers()?;
-    let next = AtomicUsize::new(0);
-    let scanned: Mutex<HashMap<BlockHash, ScannedBlock>> = Mutex::default();
-    let scan = || {
-        while let Some(&number) = numbers.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if stop.is_set() {
-                return Err(SyncError::Stopped);
-            }
-            match files.scan(number, 0) {
-                Ok((blocks, _)) => scanned
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .extend(blocks.into_iter().map(|block| (block.hash, block))),
-                Err(error) => tracing::warn!("{error}; its blocks are asked of the node"),
-            }
-        }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        // Scanning waits for the disk more than it computes.
-        let workers: Vec<_> = (0..threads * 4).map(|_| scope.spawn(scan)).collect();
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().unwrap_or(Err(SyncError::Panicked)))
-    })?;
-    let mut scanned = scanned.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut plan = Vec::with_capacity(target as usize + 1);
-    let mut headers = Vec::with_capacity(target as usize + 1);
-    let mut hash = rpc.block_hash(target)?;
-    for _ in 0..=target {
-        let (header, tx_count, place) = match scanned.remove(&hash) {
-            Some(block) => (block.header, block.tx_count, block.place),
-            None => {
-                if stop.is_set() {
-                    return Err(SyncError::Stopped);
-                }
-                (
-                    rpc.block_header(&hash)?,
-                    rpc.block_header_info(&hash)?.n_tx,
-                    nowhere(),
-                )
-            }
-        };
-        plan.push(PlannedBlock {
-            hash,
-            tx_count,
-            first_tx: TxNum::ZERO,
-            place,
-            rank: 0,
-        });
-        headers.push(header);
-        hash = previous(&header);
-    }
-    plan.reverse();
-    headers.reverse();
-    // What is left is stale, or above the target.
-    let with_stale_child: HashSet<BlockHash> =
-        scanned.values().map(ScannedBlock::previous).collect();
-    for (block, header) in plan.iter_mut().zip(&headers) {
-        if with_stale_child.contains(&previous(header)) {
-            block.place = block.place.with_unsure_undo();
-        }
-    }
-    Ok((plan, headers))
-}
-
-fn nowhere() -> BlockPlace {
-    BlockPlace {
-        file: BlockPlace::NOWHERE,
-        offset: 0,
-        size: 0,
-        undo_offset: 0,
-        undo_size: 0,
-    }
-}
-
-/// Asks the node for hashes, headers and transaction counts.
-fn plan_by_node(
-    rpc: &Rpc,
-    target: Height,
-    stop: &Stop,
-) -> Result<(Vec<PlannedBlock>, Vec<HeaderBytes>), SyncError> {
-    let mut plan = Vec::with_capacity(target as usize + 1);
-    let mut headers = Vec::with_capacity(target as usize + 1);
-    let mut start = 0;
-    while start <= target {
-        if stop.is_set() {
-            return Err(SyncError::Stopped);
-        }
-        let count = BATCH_CALLS.min(target - start + 1);
-        let hashes = rpc.block_hashes(start, count)?;
-        headers.extend(rpc.block_headers(&hashes)?);
-        let infos = rpc.block_header_infos(&hashes)?;
-        plan.extend(
-            hashes
-                .into_iter()
-                .zip(infos)
-                .map(|(hash, info)| PlannedBlock {
-                    hash,
-                    tx_count: info.n_tx,
-                    first_tx: TxNum::ZERO,
-                    place: nowhere(),
-                    rank: 0,
-                }),
-        );
-        start += count;
-    }
-    Ok((plan, headers))
+/// What all of a first sync needs.
+pub struct Course<'a> {
+    pub plan: &'a [PlannedBlock],
+    pub source: &'a BlockSource,
+    /// Bytes.
+    pub memory: usize,
+    pub threads: usize,
+    pub stop: &'a Stop,
+    pub progress: &'a dyn Progress,
 }
 
 /// Indexes all planned blocks. Returns at once where they are indexed already.
-pub fn run(
-    mut bulk: Bulk,
-    plan: &[PlannedBlock],
-    source: &BlockSource,
-    memory: usize,
-    threads: usize,
-    stop: &Stop,
-    progress: &dyn Progress,
-) -> Result<(), SyncError> {
+pub fn run(mut bulk: Bulk, course: &Course) -> Result<(), SyncError> {
+    let Course {
+        plan,
+        source,
+        memory,
+        threads,
+        stop,
+        progress,
+    } = *course;
     if let Some(mark) = bulk.mark() {
         let planned = plan.get(mark.height as usize);
         if planned.is_some_and(|block| block.hash == mark.hash) {
@@ -240,16 +85,7 @@ pub fn run(
         if start >= plan.len() {
             break;
         }
-        let end = gather(
-            &mut gatherers,
-            plan,
-            start,
-            source,
-            memory,
-            stop,
-            &totals,
-            progress,
-        )?;
+        let end = gather(&mut gatherers, course, start, &totals)?;
         let last = &plan[end - 1];
         let next_tx = TxNum(last.first_tx.0 + last.tx_count);
         let tip = TipRow {
@@ -291,18 +127,14 @@ impl Totals {
 }
 
 /// Fills the gatherers from block `start` on, until the memory is used up; returns the height behind the last.
-#[allow(clippy::too_many_arguments)]
 fn gather(
     gatherers: &mut [Gatherer],
-    plan: &[PlannedBlock],
+    course: &Course,
     start: usize,
-    source: &BlockSource,
-    memory: usize,
-    stop: &Stop,
     totals: &Totals,
-    progress: &dyn Progress,
 ) -> Result<usize, SyncError> {
-    let rows_bytes_max = (memory as f64 * ROWS_SHARE) as usize;
+    let Course { plan, stop, .. } = *course;
+    let rows_bytes_max = (course.memory as f64 * ROWS_SHARE) as usize;
     let base = plan[start].first_tx;
     let sum = |f: fn(&PlannedBlock) -> u64| plan[..start].iter().map(f).sum::<u64>();
     totals
@@ -347,7 +179,7 @@ fn gather(
                     height as Height,
                     base,
                     block,
-                    source,
+                    course.source,
                     &mut buffers,
                     stop,
                 )
@@ -358,7 +190,9 @@ fn gather(
                 let txs = totals
                     .done_txs
                     .fetch_add(block.tx_count.into(), Ordering::Relaxed);
-                progress.blocks(height as Height, bytes, totals.bytes, txs, totals.txs);
+                course
+                    .progress
+                    .blocks(height as Height, bytes, totals.bytes, txs, totals.txs);
             }
             used.fetch_add(gatherer.bytes() - before, Ordering::Relaxed);
         }
@@ -399,7 +233,7 @@ fn add_block(
 ) -> Result<(), SyncError> {
     if let Some(files) = source
         .files()
-        .filter(|_| planned.place.file != BlockPlace::NOWHERE)
+        .filter(|_| planned.place.is_in_file())
         .filter(|_| !planned.place.is_undo_unsure() || planned.tx_count == 1)
     {
         match add_from_files(gatherer, height, base, planned, files, buffers) {

@@ -4,6 +4,7 @@ mod branch;
 pub mod first;
 pub mod mempool;
 mod places;
+mod plan;
 pub mod progress;
 pub mod relocate;
 pub mod start;

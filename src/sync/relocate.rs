@@ -15,7 +15,7 @@ use crate::{
     index::{BlockRow, Index, IndexError, schema::DamagedRow},
 };
 
-use super::{Stop, SyncError, first, step::find_fork};
+use super::{Stop, SyncError, plan::plan, step::find_fork};
 
 /// Blocks that are looked at to tell whether the places are right. A node that downloads anew gets blocks in another
 /// order from the first thousands on, and from there on every place differs.
@@ -34,7 +34,7 @@ pub fn fits(index: &Index, files: &BlockFiles) -> Result<bool, IndexError> {
         let Some(row) = index.block(height)? else {
             return Err(damaged());
         };
-        if row.place.file == BlockPlace::NOWHERE {
+        if !row.place.is_in_file() {
             continue;
         }
         is_any_known = true;
@@ -89,7 +89,7 @@ pub fn place_blocks(
     stop: &Stop,
 ) -> Result<(), SyncError> {
     let plan = match source.files() {
-        Some(_) => first::plan(source, rpc, fork, threads, stop)?.0,
+        Some(_) => plan(source, rpc, fork, threads, stop)?.0,
         None => Vec::new(),
     };
     let mut rows = Vec::new();
@@ -105,23 +105,13 @@ pub fn place_blocks(
             }
         }
         row.place = match planned {
-            Some(planned) if planned.place.file != BlockPlace::NOWHERE => planned.place,
-            Some(_) | None => elsewhere(&row),
+            Some(planned) if planned.place.is_in_file() => planned.place,
+            // Its size stays known.
+            Some(_) | None => BlockPlace::in_no_file(row.place.size),
         };
         rows.push((height, row));
     }
     Ok(index.set_places(rows)?)
-}
-
-/// The same block, in no file; its size stays known.
-fn elsewhere(row: &BlockRow) -> BlockPlace {
-    BlockPlace {
-        file: BlockPlace::NOWHERE,
-        offset: 0,
-        size: row.place.size,
-        undo_offset: 0,
-        undo_size: 0,
-    }
 }
 
 fn damaged() -> IndexError {

@@ -7,7 +7,8 @@ use bitcoin::Network;
 
 use super::{
     Stats, Stop, SyncError,
-    first::{self, LIVE_BLOCKS, Progress},
+    first::{self, Course, LIVE_BLOCKS, Progress},
+    plan::plan,
     progress::Reporter,
 };
 use crate::{
@@ -89,8 +90,7 @@ impl FirstSync {
         }
         let reporter = Reporter::new(self.state.clone(), self.stats.clone());
         reporter.phase("looking for the blocks");
-        let (plan, headers) =
-            first::plan(&self.source, &self.rpc, target, self.threads, &self.stop)?;
+        let (plan, headers) = plan(&self.source, &self.rpc, target, self.threads, &self.stop)?;
         self.state.set_headers(Arc::new(headers));
         let txs = plan.last().map_or(0, |last| {
             u64::from(last.first_tx.0) + u64::from(last.tx_count)
@@ -103,12 +103,14 @@ impl FirstSync {
         let began = std::time::Instant::now();
         let ended = first::run(
             bulk,
-            &plan,
-            &self.source,
-            self.memory,
-            self.threads,
-            &self.stop,
-            &reporter,
+            &Course {
+                plan: &plan,
+                source: &self.source,
+                memory: self.memory,
+                threads: self.threads,
+                stop: &self.stop,
+                progress: &reporter,
+            },
         );
         reporter.finish();
         ended?;

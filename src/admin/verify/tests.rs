@@ -125,13 +125,7 @@ impl Story {
         for (height, block) in (0..).zip(&chain.blocks) {
             let bytes = serialize(block);
             let view = BlockView::parse(&bytes).unwrap();
-            let place = BlockPlace {
-                file: BlockPlace::NOWHERE,
-                offset: 0,
-                size: bytes.len() as u32,
-                undo_offset: 0,
-                undo_size: 0,
-            };
+            let place = BlockPlace::in_no_file(bytes.len() as u32);
             let spent = chain.spent_by_rest(height);
             let block = BlockRows::of(height, next, place, &view, spent.reader().unwrap()).unwrap();
             next = block.next_tx();

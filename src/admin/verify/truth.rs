@@ -10,7 +10,7 @@ use super::{
     chain::Listed,
 };
 use crate::{
-    chain::{BlockPlace, BlockView, Height, SpentOutputs, block_hash},
+    chain::{BlockView, Height, SpentOutputs, block_hash},
     daemon::{
         files::{BlockFiles, previous},
         rpc::{Rpc, RpcError},
@@ -174,10 +174,7 @@ impl Truth for Node {
     }
 
     fn block(&self, listed: &Listed) -> Result<Fetched, String> {
-        let files = self
-            .source
-            .files()
-            .filter(|_| listed.place.file != BlockPlace::NOWHERE);
+        let files = self.source.files().filter(|_| listed.place.is_in_file());
         let Some(files) = files else {
             return self.fetch(listed);
         };
