@@ -16,6 +16,9 @@ need_packages
 # A suite without the wallet is still worth a run; its test says aloud that it is skipped.
 command -v electrum >/dev/null || install_packages electrum ||
     echo "test.sh: no electrum; the wallet's own test is skipped" >&2
+# What the Python clients are unpacked with.
+python3 -c "import ensurepip" 2>/dev/null || install_packages python3-venv ||
+    echo "test.sh: no python3-venv; the Python clients are skipped" >&2
 # So large that nobody is made to install it.
 command -v chromedriver >/dev/null ||
     echo "test.sh: no chromedriver (Debian: chromium, chromium-driver); the status page is not tested in a browser" >&2

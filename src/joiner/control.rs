@@ -7,6 +7,7 @@
 
 use std::{
     io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::Shutdown,
     os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
     sync::Arc,
@@ -39,6 +40,9 @@ const QUESTION_BYTES_MAX: u64 = 4096;
 
 /// After an error of `accept`, so long nobody is taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest wait for what was made to be taken away; a few files are unlinked.
+const RELEASE_WAIT: Duration = Duration::from_secs(10);
 
 /// What can be asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -165,6 +169,19 @@ async fn answer(stream: AsyncStream, control: Arc<Control>) {
         // Until the asker has copied it, or is gone.
         let mut rest = [0; 64];
         while matches!(reading.read(&mut rest).await, Ok(bytes) if bytes > 0) {}
+    }
+    // The asker sees the end of the stream when it is gone, not before.
+    drop(made);
+}
+
+/// What was made for the asker is needed no more: waits until it is gone, so that nothing is left behind.
+pub(super) fn release(mut stream: UnixStream) {
+    let end = stream
+        .shutdown(Shutdown::Write)
+        .and_then(|()| stream.set_read_timeout(Some(RELEASE_WAIT)))
+        .and_then(|()| stream.read_to_end(&mut Vec::new()));
+    if let Err(error) = end {
+        tracing::debug!("the running Ambra does not say that its copy is gone: {error}");
     }
 }
 

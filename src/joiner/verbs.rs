@@ -98,8 +98,11 @@ pub(super) async fn export(config: &Config, target: &Path) -> Result<Outcome, Ru
     let (config, target) = (config.clone(), target.to_owned());
     let manifest = blocking(move || {
         match control::ask::<snapshot::About>(&folder, &Question::Checkpoint {})? {
-            // The stream ends with this block, and the checkpoint with it.
-            Some((about, _stream)) => snapshot::export(&about, &target).map_err(RunError::of),
+            Some((about, stream)) => {
+                let exported = snapshot::export(&about, &target).map_err(RunError::of);
+                control::release(stream);
+                exported
+            }
             None => {
                 let index = offline(&config, network)?;
                 let checkpoint = snapshot::checkpoint(&index).map_err(RunError::of)?;
