@@ -16,7 +16,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, RwLock},
 };
@@ -454,6 +454,29 @@ impl BlockFiles {
         }
         open.insert((kind, number), file.clone());
         Ok(file)
+    }
+
+    /// Closes files that the node has deleted: it prunes, or begins anew with other files of the same names. Whoever
+    /// keeps a deleted file open keeps its room on the disk taken, and reads what is no longer there.
+    pub fn close_deleted(&self) {
+        let is_there = |file: &File| !file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
+        let mut open = self
+            .open
+            .write()
+            .unwrap_or_else(|broken| broken.into_inner());
+        let mut closed = Vec::new();
+        open.retain(|(_, number), file| {
+            is_there(file) || {
+                closed.push(*number);
+                false
+            }
+        });
+        drop(open);
+        let mut undo = self
+            .undo
+            .lock()
+            .unwrap_or_else(|broken| broken.into_inner());
+        closed.iter().for_each(|number| _ = undo.remove(number));
     }
 
     fn path(&self, kind: Kind, number: u32) -> PathBuf {

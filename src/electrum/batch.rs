@@ -100,11 +100,20 @@ impl Batch {
 
     /// The line, or nothing where all were notifications.
     pub fn into_line(self) -> Vec<u8> {
+        let room = self
+            .pieces
+            .iter()
+            .map(|piece| piece.len() + 1)
+            .sum::<usize>()
+            + 2;
         let mut pieces = self.pieces.into_iter().filter(|piece| !piece.is_empty());
         let Some(first) = pieces.next() else {
             return Vec::new();
         };
-        let mut line = vec![b'['];
+        // Memory that is not written to yet is no memory, and each piece goes when it was copied: so what is held
+        // meanwhile is about what was held before.
+        let mut line = Vec::with_capacity(room);
+        line.push(b'[');
         line.extend_from_slice(&first);
         for piece in pieces {
             line.push(b',');

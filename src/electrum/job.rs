@@ -138,6 +138,15 @@ pub struct Ticket {
     pub slot: Option<Slot>,
     /// The request, for counting.
     pub asked: Option<Asked>,
+    /// Bytes of the request: what the job holds is made of them.
+    pub bytes: usize,
+}
+
+impl Ticket {
+    /// Bytes that a job with this ticket takes, at most. Parameters and the id are as long as they came.
+    fn held_bytes(&self) -> usize {
+        size_of::<Job>() + self.bytes
+    }
 }
 
 /// What came of running a job.
@@ -151,6 +160,7 @@ pub enum Ran {
 pub struct Done {
     lane: Lane,
     pub(super) slot: Option<Slot>,
+    job_bytes: usize,
     /// The reply's object, without a newline; empty where nobody waits for one.
     pub(super) reply: Vec<u8>,
     pub(super) learned: Learned,
@@ -160,6 +170,11 @@ impl Done {
     /// Bytes of its reply.
     pub fn reply_bytes(&self) -> usize {
         self.reply.len()
+    }
+
+    /// What [`Job::held_bytes`] of its job was.
+    pub fn job_bytes(&self) -> usize {
+        self.job_bytes
     }
 
     /// It came by [`Lane::Long`].
@@ -187,6 +202,11 @@ pub enum Learned {
 impl Job {
     pub fn lane(&self) -> Lane {
         self.lane
+    }
+
+    /// Bytes that it takes while it waits.
+    pub fn held_bytes(&self) -> usize {
+        self.ticket.held_bytes()
     }
 
     /// Answers. Blocks, as long as it takes.
@@ -234,6 +254,7 @@ impl Job {
         }
         Ran::Done(Done {
             lane: self.lane,
+            job_bytes: self.ticket.held_bytes(),
             slot: self.ticket.slot,
             reply,
             learned,

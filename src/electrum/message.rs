@@ -65,6 +65,12 @@ pub fn parse(line: &[u8], batch_requests_max: usize) -> Result<Message<'_>, Refu
     }
 }
 
+/// An array's first members, and how many it has; none of something else.
+pub fn list(raw: &RawValue, keep: usize) -> Option<(Vec<&RawValue>, usize)> {
+    let mut json = serde_json::Deserializer::from_str(raw.get());
+    json.deserialize_seq(Members { keep }).ok()
+}
+
 /// Reads an array: its first members and how many it has. A line of ten million `1,` costs no more
 /// memory than the bound.
 struct Members {
@@ -225,10 +231,14 @@ impl<'de> Deserialize<'de> for Name<'de> {
     }
 }
 
-/// Parameters, still raw: by position or by name.
+/// Parameters of a request that are looked at. A method has three at most.
+const PARAMS_KEPT: usize = 16;
+
+/// Parameters, still raw: by position or by name. The first [`PARAMS_KEPT`] of them, and how many there are:
+/// a line of ten million `1,` costs no more memory than one of sixteen.
 pub enum RawParams<'a> {
-    ByPosition(Vec<&'a RawValue>),
-    ByName(Vec<(Cow<'a, str>, &'a RawValue)>),
+    ByPosition(Vec<&'a RawValue>, usize),
+    ByName(Vec<(Cow<'a, str>, &'a RawValue)>, usize),
 }
 
 impl<'de> Deserialize<'de> for RawParams<'de> {
@@ -239,19 +249,22 @@ impl<'de> Deserialize<'de> for RawParams<'de> {
             fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
                 f.write_str("an array or an object")
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut values = Vec::with_capacity(2);
-                while let Some(value) = seq.next_element()? {
-                    values.push(value);
-                }
-                Ok(RawParams::ByPosition(values))
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                let (values, count) = Members { keep: PARAMS_KEPT }.visit_seq(seq)?;
+                Ok(RawParams::ByPosition(values, count))
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut values = Vec::with_capacity(2);
+                let mut count = 0;
                 while let Some(Name(name)) = map.next_key()? {
-                    values.push((name, map.next_value()?));
+                    count += 1;
+                    if values.len() < PARAMS_KEPT {
+                        values.push((name, map.next_value()?));
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
                 }
-                Ok(RawParams::ByName(values))
+                Ok(RawParams::ByName(values, count))
             }
         }
         deserializer.deserialize_any(Either)
@@ -348,6 +361,35 @@ mod tests {
         assert!(matches!(request.method, Cow::Borrowed("server.ping")));
         assert_eq!(request.params.unwrap().get(), "[]");
         assert_eq!(request.form, Form::V2);
+    }
+
+    #[test]
+    fn of_a_million_members_few_are_kept_and_all_are_counted() {
+        let million = "1,".repeat(999_999) + "1";
+        let array = format!("[{million}]");
+        let raw: &RawValue = serde_json::from_str(&array).unwrap();
+        let (kept, count) = list(raw, 7).unwrap();
+        assert_eq!((kept.len(), count), (7, 1_000_000));
+        let RawParams::ByPosition(kept, count) = serde_json::from_str(&array).unwrap() else {
+            panic!("an array");
+        };
+        assert_eq!((kept.len(), count), (PARAMS_KEPT, 1_000_000));
+        let object = format!("{{{}\"\":1}}", "\"\":1,".repeat(999_999));
+        let RawParams::ByName(kept, count) = serde_json::from_str(&object).unwrap() else {
+            panic!("an object");
+        };
+        assert_eq!((kept.len(), count), (PARAMS_KEPT, 1_000_000));
+        assert!(matches!(parse(array.as_bytes(), 10), Err(Refusal::Bad(_))));
+    }
+
+    #[test]
+    fn brackets_in_brackets_take_no_stack() {
+        let deep = "[".repeat(1_000_000) + &"]".repeat(1_000_000);
+        let raw: &RawValue = serde_json::from_str(&deep).unwrap();
+        assert_eq!(list(raw, 7).unwrap().1, 1);
+        assert_eq!(refused(&"[".repeat(1_000_000)), Refusal::Parse);
+        let line = format!("{{\"id\":{deep},\"method\":\"server.ping\"}}");
+        assert_eq!(one(&line).id, Some(&*deep));
     }
 
     #[test]

@@ -99,20 +99,23 @@ impl Args {
         };
         let raw = serde_json::from_str(raw.get())
             .map_err(|_| Refusal::Params("neither an array nor an object".to_owned()))?;
+        let too_many = |count: usize| {
+            let max = params.len();
+            Refusal::Params(format!("at most {max} expected, {count} given"))
+        };
         match raw {
-            RawParams::ByPosition(values) => {
-                if values.len() > params.len() && !tolerant {
-                    return Err(Refusal::Params(format!(
-                        "at most {} expected, {} given",
-                        params.len(),
-                        values.len()
-                    )));
+            RawParams::ByPosition(values, count) => {
+                if count > params.len() && !tolerant {
+                    return Err(too_many(count));
                 }
                 for (index, value) in values.into_iter().take(params.len()).enumerate() {
                     args.set(params, index, value, network)?;
                 }
             }
-            RawParams::ByName(values) => {
+            RawParams::ByName(values, count) => {
+                if count > values.len() && !tolerant {
+                    return Err(too_many(count));
+                }
                 for (name, value) in values {
                     match params.iter().position(|param| param.name == name) {
                         Some(index) => args.set(params, index, value, network)?,
@@ -225,6 +228,10 @@ impl Args {
     }
 }
 
+/// Most members of a list. The node takes 25 transactions in a package (Bitcoin Core, `policy/packages.h`); of a
+/// million of them it need not be asked.
+const LIST_MAX: usize = 1_000;
+
 /// Most characters of a client's own words that an error repeats.
 pub const NAME_CHARS_MAX: usize = 64;
 
@@ -262,8 +269,10 @@ impl Kind {
             },
             Kind::Hex => hex_text(raw).map(|text| Arg::Text(text.into())),
             Kind::HexList => {
-                let list: Vec<&RawValue> =
-                    serde_json::from_str(raw.get()).map_err(|_| "should be a list")?;
+                let (list, count) = message::list(raw, LIST_MAX).ok_or("should be a list")?;
+                if count > list.len() {
+                    return Err(format!("may have {LIST_MAX} members, not {count}").into());
+                }
                 list.into_iter()
                     .map(hex_text)
                     .collect::<Result<_, _>>()
@@ -345,9 +354,9 @@ fn offer(raw: &RawValue) -> Result<Offer, Wrong> {
     if !raw.get().starts_with('[') {
         return version(raw).map(Offer::only);
     }
-    let list: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| "should be a pair")?;
+    let (list, count) = message::list(raw, 2).ok_or("should be a pair")?;
     match list[..] {
-        [min, max] => Ok(Offer {
+        [min, max] if count == 2 => Ok(Offer {
             min: version(min)?,
             max: version(max)?,
         }),
@@ -411,6 +420,35 @@ mod tests {
             let args = Args::bind(&params, true, Some(&raw), Network::Bitcoin).unwrap();
             assert_eq!(args.number(0), Ok(5));
         }
+    }
+
+    #[test]
+    fn a_million_parameters_or_members_are_counted_not_kept() {
+        let million = "1,".repeat(999_999) + "1";
+        let refused = |kind, raw: &str| match bind(kind, raw) {
+            Err(Refusal::Params(words)) => words,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            refused(Kind::Natural, &format!("[{million}]")),
+            "at most 1 expected, 1000000 given"
+        );
+        let named = r#""it":1,"#.repeat(999_999) + r#""it":1"#;
+        assert_eq!(
+            refused(Kind::Natural, &format!("{{{named}}}")),
+            "at most 1 expected, 1000000 given"
+        );
+        assert_eq!(
+            refused(Kind::HexList, &format!("[[{million}]]")),
+            "it may have 1000 members, not 1000000"
+        );
+        assert_eq!(
+            refused(Kind::Versions, &format!("[[{million}]]")),
+            "it should be a version or a pair of them"
+        );
+        // So is a text of which an address would be made.
+        let long = "1".repeat(9_000_000);
+        assert!(is_params(bind(Kind::Address, &format!("[\"{long}\"]"))));
     }
 
     #[test]

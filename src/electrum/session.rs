@@ -40,6 +40,10 @@ use super::{
 /// batch of thousands holds up no other connection of this thread.
 const BATCH_AT_ONCE: usize = 256;
 
+/// Bytes of replies to one batch that are made on the spot: the memory for all clients is looked at after that. 256
+/// histories of 1000 entries would be 26 MB.
+const BATCH_BYTES_AT_ONCE: usize = 1_000_000;
+
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -203,7 +207,7 @@ impl Session {
                 piece: batch.next_piece(),
                 bytes: batch.bytes.clone(),
             };
-            let at_once = index < BATCH_AT_ONCE;
+            let at_once = index < BATCH_AT_ONCE && batch.bytes.get() < BATCH_BYTES_AT_ONCE;
             let out = batch.at_once();
             let mark = out.len();
             match self.one(raw, Some(slot), at_once, out, jobs) {
@@ -263,6 +267,7 @@ impl Session {
                     reply: request.id.map(|id| ReplyTo::new(request.form, Some(id))),
                     slot: slot.clone(),
                     asked: Some(asked),
+                    bytes: raw.get().len(),
                 };
                 self.answer(&request, &mut asked, at_once, out, jobs, ticket)
             }

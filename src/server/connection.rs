@@ -57,6 +57,8 @@ struct Connection<'a> {
     waiting_long: VecDeque<Job>,
     in_flight: usize,
     is_long_in_flight: bool,
+    /// Bytes of all jobs that are not done.
+    in_jobs: usize,
     changed: Changed,
     memory: Share,
     /// The client's first line is still to come.
@@ -95,6 +97,7 @@ pub async fn serve(
         waiting_long: VecDeque::new(),
         in_flight: 0,
         is_long_in_flight: false,
+        in_jobs: 0,
         changed: Changed::default(),
         memory,
         is_new: true,
@@ -169,6 +172,7 @@ impl Connection<'_> {
                     if done.was_long() {
                         self.is_long_in_flight = false;
                     }
+                    self.in_jobs = self.in_jobs.saturating_sub(done.job_bytes());
                     self.session.finish(done, &mut self.outbox, &mut jobs);
                 }
                 Letter::Ran(Ran::Longer(job)) => self.waiting_long.push_back(job),
@@ -221,7 +225,8 @@ impl Connection<'_> {
     /// False: end it at once.
     fn is_within_memory(&mut self, link: &dyn Link) -> bool {
         let waiting = self.outbox.len();
-        let held = self.inbox.len() + link.held() + waiting + self.session.held_bytes();
+        let held =
+            self.inbox.len() + link.held() + self.in_jobs + waiting + self.session.held_bytes();
         if self.memory.hold(held) || self.session.is_closing() {
             return true;
         }
@@ -246,6 +251,7 @@ impl Connection<'_> {
 
     fn keep(&mut self, jobs: &mut Vec<Job>) {
         for job in jobs.drain(..) {
+            self.in_jobs += job.held_bytes();
             match job.lane() {
                 Lane::Long => self.waiting_long.push_back(job),
                 Lane::Short | Lane::Node => self.waiting.push_back(job),

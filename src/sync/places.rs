@@ -46,6 +46,7 @@ impl Places {
         files: &BlockFiles,
         hash: &BlockHash,
     ) -> Result<Option<BlockPlace>, FilesError> {
+        files.close_deleted();
         let numbers = files.numbers()?;
         for number in numbers
             .into_iter()

@@ -69,6 +69,25 @@ impl Ambra {
         ambra
     }
 
+    /// Running on a fresh database, and caught up; the node's RPC is at this URL.
+    pub fn start_at(node: &Node, rpc_url: &str, options: &[&str]) -> Ambra {
+        let mut ambra = Ambra::start_unseen_at(node, rpc_url, options);
+        ambra.wait_until_listening();
+        ambra.wait_until_synced(node);
+        ambra
+    }
+
+    /// Just begun, on a fresh database; the node's RPC is at this URL.
+    pub fn start_unseen_at(node: &Node, rpc_url: &str, options: &[&str]) -> Ambra {
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary directory"));
+        let mut ambra = Ambra::in_folder(node, folder, options);
+        let own = node.rpc_url();
+        let url = ambra.arguments.iter_mut().find(|word| **word == own);
+        *url.expect("the node's URL is an argument") = rpc_url.to_owned();
+        ambra.launch_unseen();
+        ambra
+    }
+
     /// Not begun; on whatever lies in this folder.
     pub fn in_folder(node: &Node, folder: Arc<TempDir>, options: &[&str]) -> Ambra {
         Ambra {
@@ -298,6 +317,16 @@ impl Ambra {
         assert!(synced.is_some(), "not caught up with the node: {last}");
     }
 
+    /// Until it shows the node's best block.
+    #[track_caller]
+    pub fn wait_until_at_tip(&self, node: &Node) {
+        let synced = until(SYNC_PATIENCE, || {
+            let best = node.rpc("getblockheader", json!([node.best_block(), false]));
+            (self.tip()["hex"] == best).then_some(())
+        });
+        assert!(synced.is_some(), "not at the node's best block");
+    }
+
     /// Lets it stand still while `change` happens: it sees what was before and what is after, nothing between.
     pub fn while_it_stands_still(&self, change: impl FnOnce()) {
         let signal = |name: &str| {
@@ -353,6 +382,18 @@ impl Ambra {
     /// Resident memory, in bytes.
     pub fn memory(&self) -> u64 {
         self.status("VmRSS:") * 1024
+    }
+
+    /// The most resident memory that it ever had, in bytes.
+    pub fn memory_peak(&self) -> u64 {
+        self.status("VmHWM:") * 1024
+    }
+
+    /// From now on [`Ambra::memory_peak`] is that of what follows.
+    pub fn forget_memory_peak(&self) {
+        // The kernel's word for it (proc(5)).
+        let written = fs::write(format!("/proc/{}/clear_refs", self.pid()), "5");
+        written.expect("the server is our own");
     }
 
     pub fn threads(&self) -> u64 {

@@ -22,6 +22,7 @@ const PLAIN: NodeOptions = NodeOptions {
     xor: false,
     prunes: false,
     small_files: false,
+    small_mempool: false,
 };
 
 fn lived_on(node: &Node, seed: u64) -> RandomChain<'_> {

@@ -1,9 +1,9 @@
 //! Stories: the server as a program, beside a real bitcoind on regtest, asked as wallets ask.
 //!
-//! `node`, `ambra` and `client` are the actors; `stage` sets them up; `locks`, `treasury` and `random_chain` make
-//! transactions and blocks; `oracle` knows what is true, `compare` and `watcher` hold the server to it. The stories come
-//! after them. The node is `$BITCOIND`, else the `bitcoind` in `$PATH`, else what `contrib/bitcoind.sh`
-//! fetched.
+//! `node`, `ambra` and `client` are the actors, and `spoiler` stands between the first two; `stage` sets them up;
+//! `locks`, `treasury` and `random_chain` make transactions and blocks; `oracle` knows what is true, `compare` and
+//! `watcher` hold the server to it. The stories come after them. The node is `$BITCOIND`, else the `bitcoind` in `$PATH`,
+//! else what `contrib/bitcoind.sh` fetched.
 
 mod ambra;
 mod client;
@@ -16,6 +16,7 @@ mod oracle;
 mod patience;
 mod random_chain;
 mod soak_graph;
+mod spoiler;
 mod stage;
 mod treasury;
 mod watcher;
@@ -25,8 +26,11 @@ mod command_line;
 mod damaged_blocks;
 mod disk_faults;
 mod electrum_wallet;
+mod enemies;
 mod first_sync;
+mod full_mempool;
 mod hearing_the_node;
+mod node_faults;
 mod old_clients;
 mod one_moment;
 mod pushes;

@@ -32,6 +32,8 @@ pub struct NodeOptions {
     pub prunes: bool,
     /// Small block files (64 KiB), so that there are many.
     pub small_files: bool,
+    /// A mempool of 5 MB, the smallest that bitcoind takes.
+    pub small_mempool: bool,
 }
 
 impl Default for NodeOptions {
@@ -42,6 +44,7 @@ impl Default for NodeOptions {
             xor: true,
             prunes: false,
             small_files: false,
+            small_mempool: false,
         }
     }
 }
@@ -123,6 +126,9 @@ impl Node {
         if self.options.prunes || self.options.small_files {
             command.arg("-fastprune");
         }
+        if self.options.small_mempool {
+            command.arg("-maxmempool=5");
+        }
         if self.options.zmq {
             for topic in ["hashblock", "sequence"] {
                 command.arg(format!("-zmqpub{topic}=tcp://127.0.0.1:{}", self.zmq_port));
@@ -166,6 +172,30 @@ impl Node {
         process.wait().expect("bitcoind has ended");
     }
 
+    /// What it is started with next time.
+    pub fn set_options(&mut self, options: NodeOptions) {
+        self.options = options;
+    }
+
+    /// Forgets its whole chain, while it is stopped: next time it is another node at the same place.
+    pub fn forget_all(&self) {
+        assert!(self.process.borrow().is_none(), "the node runs");
+        fs::remove_dir_all(self.dir.path().join("regtest")).expect("its folder can be removed");
+    }
+
+    /// Lets it stand still while `meanwhile` happens: it takes connections, and says nothing.
+    pub fn while_it_stands_still(&self, meanwhile: impl FnOnce()) {
+        let signal = |name: &str| {
+            let process = self.process.borrow();
+            let pid = process.as_ref().expect("the node runs").id().to_string();
+            let sent = Command::new("kill").args([name, &pid]).status();
+            assert!(sent.expect("kill can be run").success());
+        };
+        signal("-STOP");
+        meanwhile();
+        signal("-CONT");
+    }
+
     /// bitcoind's data directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -173,6 +203,17 @@ impl Node {
 
     pub fn rpc_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.rpc_port)
+    }
+
+    /// Where its ZMQ messages come from, as it tells it itself.
+    pub fn zmq_address(&self) -> String {
+        format!("tcp://127.0.0.1:{}", self.zmq_port)
+    }
+
+    /// What a program says to log in: the value of the header `Authorization`.
+    pub fn authorization(&self) -> String {
+        let cookie = fs::read(self.dir.path().join("regtest/.cookie")).expect("a cookie");
+        format!("Basic {}", base64(cookie.trim_ascii()))
     }
 
     /// The result of a call that must succeed.

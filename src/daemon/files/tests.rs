@@ -207,3 +207,32 @@ fn a_folder_without_block_files_is_refused() {
         Err(FilesError::Damaged { .. })
     ));
 }
+
+#[test]
+fn a_file_that_the_node_deleted_is_closed_and_another_of_its_name_is_read() {
+    let (old, new) = (chain(1, 3), chain(2, 3));
+    let folder = Folder::new([0; 8]);
+    let put = |chain: &FakeChain| {
+        let _ = std::fs::remove_file(folder.folder.path().join("blk00000.dat"));
+        folder.write("blk00000.dat", &blk(chain, 1), 0);
+    };
+    put(&old);
+    let files = folder.open();
+    let (found, _) = files.scan(0, 0).unwrap();
+    let read = || {
+        let mut bytes = Vec::new();
+        files.block(&found[0].place, &mut bytes).map(|()| bytes)
+    };
+    assert_eq!(read().unwrap(), serialize(&old.blocks[1]));
+    // What is there stays open.
+    files.close_deleted();
+    assert_eq!(files.open.read().unwrap().len(), 1);
+    put(&new);
+    files.close_deleted();
+    assert_eq!(files.open.read().unwrap().len(), 0);
+    let (found, _) = files.scan(0, 0).unwrap();
+    assert_eq!(found[0].hash, new.blocks[1].block_hash());
+    std::fs::remove_file(folder.folder.path().join("blk00000.dat")).unwrap();
+    files.close_deleted();
+    assert!(matches!(read(), Err(FilesError::Read { .. })));
+}

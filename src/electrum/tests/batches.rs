@@ -133,6 +133,35 @@ fn a_large_batch_leaves_the_thread_after_a_while() {
 }
 
 #[test]
+fn a_batch_of_large_replies_leaves_the_thread_early() {
+    use crate::chain::{Confirmed, History};
+    let mut client = Client::new();
+    let entry = Confirmed {
+        txid: txid(1),
+        height: 3,
+    };
+    let history = History {
+        confirmed: std::sync::Arc::new(vec![entry; 900]),
+        ..History::default()
+    };
+    client
+        .fake
+        .change(|world| _ = world.histories.insert(script(2), history));
+    // Over 70 kB each: a megabyte is full after fourteen at most.
+    let params = json!([script(2).to_string()]);
+    let request =
+        json!({ "id": 1, "method": "blockchain.scripthash.get_history", "params": params });
+    let batch = json!(vec![request; 20]).to_string();
+    assert!(client.send(&batch).is_empty());
+    assert!(
+        (6..20).contains(&client.jobs.len()),
+        "{}",
+        client.jobs.len()
+    );
+    assert_eq!(client.run()[0].as_array().unwrap().len(), 20);
+}
+
+#[test]
 fn what_is_in_memory_is_answered_at_once_and_the_rest_by_others() {
     let mut client = Client::new();
     let hash = script(1).to_string();
