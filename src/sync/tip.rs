@@ -39,6 +39,15 @@ const OTHER_CHAIN_BLOCKS: Height = 1000;
 /// Between two lines of the log while many blocks are connected.
 const CATCH_UP_LOG: Duration = Duration::from_secs(10);
 
+/// A node has a shorter chain than before only while someone takes blocks away by hand (`invalidateblock`, one call for each) and
+/// the better branch is on its way: by itself it leaves a branch for one with more work, in one step. So long the longer
+/// one is waited for, else wallets would be told of a chain that shrinks, which some cannot follow (BDK keeps a block until
+/// another one takes its height).
+const SHORTER_WAIT: Duration = Duration::from_secs(1);
+
+/// Between two looks meanwhile.
+const SHORTER_POLL: Duration = Duration::from_millis(20);
+
 /// So many rounds in a row may find that the chain changed under them; then it is said, and waited.
 const CHANGES_MAX: u32 = 5;
 
@@ -192,6 +201,7 @@ impl Writer {
 
     /// Step by step until our tip is the node's.
     fn follow_chain(&mut self) -> Result<TipRow, SyncError> {
+        let mut shorter_since = None;
         loop {
             if self.stop.is_set() {
                 return Err(SyncError::Stopped);
@@ -208,6 +218,15 @@ impl Writer {
                 }
                 (Step::Reorganize { fork, to }, Some(tip)) => {
                     self.check_rollback(tip, fork, to)?;
+                    if to < tip.height {
+                        let since = shorter_since.get_or_insert_with(Instant::now);
+                        if since.elapsed() < SHORTER_WAIT {
+                            self.stats.beat();
+                            self.stop.wait(SHORTER_POLL);
+                            continue;
+                        }
+                    }
+                    shorter_since = None;
                     self.reorganize(tip, fork, to)?;
                 }
                 (Step::Begin { to }, _) => self.connect(0, TxNum::ZERO, to)?,

@@ -19,6 +19,8 @@ const HEADERS: &str = "blockchain.headers.subscribe";
 const SCRIPT: &str = "blockchain.scripthash.subscribe";
 /// Long enough for what should not come, to come.
 const SILENCE: Duration = Duration::from_millis(1500);
+/// Less than so long a shorter chain of the node is waited out.
+const SHORTER_PATIENCE: Duration = Duration::from_millis(800);
 
 /// The next push for this script: its status must be that of the history that is answered now.
 #[track_caller]
@@ -219,6 +221,50 @@ fn blocks_are_pushed_to_each_client_also_after_a_reorg_to_the_same_height() {
 
         // 4. Who did not subscribe hears nothing.
         expect_silence(&mut silent);
+    }
+}
+
+#[test]
+fn a_chain_that_shrinks_block_by_block_on_its_way_to_a_better_one_is_not_told_of() {
+    const DEPTH: u32 = 3;
+    for zmq in [true, false] {
+        let node = Node::start(NodeOptions {
+            zmq,
+            ..NodeOptions::default()
+        });
+        node.mine(10, &Treasury::elsewhere());
+        let ambra = Ambra::start(&node);
+        let mut client = ambra.client();
+        wait_for_tip(&mut client, &node);
+
+        // 1. Three blocks go, one call for each, and three others come: one push tells of the last.
+        let mut is_proved = false;
+        for round in 1..=10 {
+            wait_for_tip(&mut client, &node);
+            client.take_notifications();
+            let began = Instant::now();
+            for _ in 0..DEPTH {
+                node.invalidate(&node.best_block());
+            }
+            for _ in 0..DEPTH {
+                node.mine_exactly(&Lock::new(Kind::P2pkh, round).script(), &[]);
+            }
+            let took = began.elapsed();
+            let best = node.rpc("getblockheader", json!([node.best_block(), false]));
+            let told = client.wait_for_push(HEADERS, CATCH_UP_PATIENCE);
+            // A machine that was slower than Ambra is patient has proved nothing.
+            if took < SHORTER_PATIENCE {
+                assert_eq!(told, json!([{"height": 10, "hex": best}]));
+                is_proved = true;
+                break;
+            }
+        }
+        assert!(is_proved, "never were the blocks there within a second");
+
+        // 2. A chain that stays shorter is told of all the same.
+        node.invalidate(&node.best_block());
+        expect_tip_push(&mut client, &node);
+        assert_eq!(node.height(), 9);
     }
 }
 
