@@ -1,8 +1,9 @@
-//! Sessions of old clients, byte for byte: `tests/wallets/*.transcript`.
+//! Sessions of clients that no package registry has (old ones, and wallets with windows), byte for byte: `tests/wallets/*.transcript`.
 //!
 //! A transcript is read line by line:
 //!
 //! - `> …` is sent, `< …` is the reply to it, to the last byte;
+//! - `<? …` is a part of the reply: what is given of objects must be there, and be so;
 //! - `<< …` is a push that came or comes; those that come together are told in any order;
 //! - `! pay NAME SATS` pays the client's address, unconfirmed; `! replace NAME NEW` puts a payment with a higher fee in
 //!   its place; `! mine` takes all into a block; `! refused NAME` makes a transaction that the node does not take;
@@ -49,6 +50,7 @@ impl Transcript<'_> {
                 "#" => {}
                 ">" => self.client.send(rest),
                 "<" => assert_eq!(self.reply(number), rest, "line {number}"),
+                "<?" => self.expect_part(number, rest),
                 "<<" => self.expect_push(number, rest),
                 "!" => self.act(number, rest),
                 _ => panic!("line {number}: {line}"),
@@ -70,6 +72,12 @@ impl Transcript<'_> {
             }
             self.pushes.push(line);
         }
+    }
+
+    fn expect_part(&mut self, number: u32, part: &str) {
+        let reply = self.reply(number);
+        let [told, part] = [&reply, part].map(|text| serde_json::from_str(text).expect("JSON"));
+        assert!(has(&told, &part), "line {number}: {told}, without {part}");
     }
 
     fn expect_push(&mut self, number: u32, expected: &str) {
@@ -154,6 +162,9 @@ impl Transcript<'_> {
         let bits = header["bits"].as_str().expect("hexadecimal");
         self.word("bits", u32::from_str_radix(bits, 16).expect("bits"));
         self.word("header", node.rpc("getblockheader", json!([best, false])));
+        self.word("block", best.to_string());
+        self.word("stranger", script_hash(&Lock::new(Kind::P2wpkh, 2).script()));
+        self.word("nobodys", "00".repeat(32));
         self.word("genesis", node.block_at(0).to_string());
         self.word(
             "coinbase",
@@ -192,6 +203,20 @@ impl Transcript<'_> {
             line = line.replace("{chunk}", &chunk);
         }
         line
+    }
+}
+
+/// Whether all members of a part are there; lists have the same length.
+fn has(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => part
+            .iter()
+            .all(|(name, part)| whole.get(name).is_some_and(|whole| has(whole, part))),
+        (Value::Array(whole), Value::Array(part)) => {
+            whole.len() == part.len()
+                && whole.iter().zip(part).all(|(whole, part)| has(whole, part))
+        }
+        _ => whole == part,
     }
 }
 
@@ -238,4 +263,19 @@ fn a_client_of_1_2_hears_what_its_specification_says() {
 #[test]
 fn a_client_of_1_3_hears_what_its_specification_says() {
     play("1.3.transcript");
+}
+
+#[test]
+fn sparrow_is_answered() {
+    play("sparrow.transcript");
+}
+
+#[test]
+fn bluewallet_is_answered() {
+    play("bluewallet.transcript");
+}
+
+#[test]
+fn nunchuk_is_answered() {
+    play("nunchuk.transcript");
 }
