@@ -1,98 +1,143 @@
 #!/usr/bin/env python3
-"""Writes docs/wallets.md from target/wallets/results."""
+"""Writes docs/wallets.md from target/wallets/results, head.md and notes.md.
+
+Exit code 1 where a client or a transport is missing and nobody says why: no gap is silent.
+"""
 
 import json
+import sys
 from pathlib import Path
 
 from scene import LIFE, ROOT, TARGET
 
-HEAD = """# Wallets
+HERE = Path(__file__).resolve().parent
+TRANSPORTS = ["tcp", "tls", "ws", "wss"]
+NO_WEB = "the client has no WebSocket"
+# Each client, the folder that runs it, and why it does not live by a transport; "" if it does.
+CLIENTS = {
+    "Electrum": ("electrum", {"tcp": "", "tls": "", "ws": NO_WEB, "wss": NO_WEB}),
+    "electrum-client": ("rust", {"tcp": "", "tls": "", "ws": NO_WEB, "wss": NO_WEB}),
+    "bdk_electrum": ("rust", {"tcp": "", "tls": "", "ws": NO_WEB, "wss": NO_WEB}),
+    "electrum_streaming_client": (
+        "rust",
+        {"tcp": "", "tls": "it takes any stream, and makes none itself", "ws": NO_WEB, "wss": NO_WEB},
+    ),
+    "bdkpython": ("python", {"tcp": "", "tls": "", "ws": NO_WEB, "wss": NO_WEB}),
+    "lwk": ("python", {"tcp": "", "tls": "it takes no certificate of our own", "ws": NO_WEB, "wss": NO_WEB}),
+    "electrumjs": ("node", {"tcp": "", "tls": "", "ws": NO_WEB, "wss": NO_WEB}),
+    "npm's electrum-client": ("node", {"tcp": "", "tls": "", "ws": NO_WEB, "wss": NO_WEB}),
+    "@mempool/electrum-client": ("node", {"tcp": "", "tls": "", "ws": NO_WEB, "wss": NO_WEB}),
+    "@electrum-cash/network": ("node", {"tcp": "", "tls": "", "ws": "", "wss": ""}),
+}
 
-Real clients, each living a wallet's life with Ambra and a bitcoind on regtest. Written by `contrib/wallets/run-all.sh`,
-which installs each client from its own registry under `target/wallets`, and runs it again for everyone:
 
-```sh
-contrib/wallets/run-all.sh            # all of it; writes this page anew
-contrib/wallets/run-all.sh node       # one folder of contrib/wallets
-```
-
-The suite runs the quick ones too (`contrib/test.sh`, step *wallets*). A client that cannot be installed is skipped
-aloud there.
-
-| step | what must be seen |
-|---|---|
-| connect | the client connects, negotiates a version, and has the node's tip |
-| restore | a wallet with payments of before comes back from its seed, its descriptor or its scripts |
-| sync | balance, history and coins are what they should be |
-| receive | a payment, unconfirmed |
-| confirm | the same payment in a block |
-| send | a payment of its own goes out through Ambra and is in the node's mempool |
-| replace | the same with a higher fee; the first is gone |
-| reorg | its block is taken away by a longer branch: the payment is unconfirmed again, then confirmed in another |
-| restart | Ambra stops and starts; the client is there again and sees what happened next |
-
-"""
+def row(*words):
+    return "| " + " | ".join(str(word).replace("|", "\\|") for word in words) + " |\n"
 
 
 def cell(result, name):
     step = next((step for step in result["steps"] if step["name"] == name), None)
     if step is None:
-        return "–" if not result.get("life", True) else "**missing**"
+        return "**missing**"
     if step["outcome"] == "ok":
         return f"{step['seconds']:.1f}"
-    return "**failed**" if step["outcome"] == "failed" else "not offered"
+    return "**failed**" if step["outcome"] == "failed" else "–"
 
 
-def table(results):
-    lines = ["| client | version | protocol | transport | " + " | ".join(LIFE) + " |"]
-    lines.append("|" + "---|" * (len(LIFE) + 4))
-    for result in results:
-        words = [result["client"], result["version"], result["protocol"], result["transport"]]
-        words += [cell(result, name) for name in LIFE]
-        lines.append("| " + " | ".join(words) + " |")
-    return "\n".join(lines) + "\n"
+def matrix(lives):
+    text = row("client", "version", "protocol", "transport", *LIFE)
+    text += "|" + "---|" * (len(LIFE) + 4) + "\n"
+    for life in lives:
+        words = [life[name] for name in ["client", "version", "protocol", "transport"]]
+        text += row(*words, *(cell(life, name) for name in LIFE))
+    return text
 
 
-def more(results):
-    """Steps beside the life, what was not offered and why, and what was said of steps."""
-    lines = []
-    for result in results:
-        for step in result["steps"]:
-            if step["name"] in LIFE and not step["detail"]:
+def gaps(lives, skipped):
+    """Why a client does not live by a transport; and those that say nothing."""
+    seen = {(life["client"], life["transport"]) for life in lives}
+    reasons, silent = {}, []
+    for client, (folder, transports) in CLIENTS.items():
+        for transport, why in transports.items():
+            if (client, transport) in seen:
                 continue
-            who = f"{result['client']} {result['version']}, {result['transport']}"
-            outcome = f"{step['outcome']}, {step['seconds']:.1f} s" if step["outcome"] == "ok" else step["outcome"]
-            detail = step["detail"].replace("|", "\\|")
-            lines.append(f"| {who} | {step['name']} | {outcome} | {detail} |")
-    return "| client | step | | |\n|---|---|---|---|\n" + "\n".join(lines) + "\n"
+            why = why or skipped.get(folder, "")
+            if why:
+                reasons.setdefault((why, transport), []).append(client)
+            else:
+                silent.append(f"{client} by {transport}")
+    for life in lives:
+        if life["client"] not in CLIENTS:
+            silent.append(f"what {life['client']} is")
+    text = row("transport", "clients that do not live by it", "because") + "|---|---|---|\n"
+    for (why, transport), clients in reasons.items():
+        text += row(transport, ", ".join(clients), why)
+    return text, silent
 
+
+def more(lives):
+    """Steps beside the life, what was not offered and why, and what was said of steps; alike ones in one row."""
+    rows = {}
+    for life in lives:
+        for step in life["steps"]:
+            if step["name"] in LIFE and (not step["detail"] or step["name"] == "connect" and step["outcome"] == "ok"):
+                continue
+            who = f"{life['client']} {life['version']}"
+            outcome = "–" if step["outcome"] == "not offered" else step["outcome"]
+            found = rows.setdefault((who, outcome, step["detail"]), ([], []))
+            for words, word in zip(found, [life["transport"], step["name"]]):
+                if word not in words:
+                    words.append(word)
+    text = row("client", "transport", "step", "", "") + "|---|---|---|---|---|\n"
+    for (who, outcome, detail), (transports, steps) in rows.items():
+        text += row(who, ", ".join(transports), ", ".join(steps), outcome, detail)
+    return text
+
+
+def suites(results):
+    text = row("suite", "version", "passed", "not passed, and why") + "|---|---|---|---|\n"
+    for result in results:
+        passed = [step for step in result["steps"] if step["outcome"] == "ok"]
+        others = {}
+        for step in result["steps"]:
+            if step["outcome"] == "failed":
+                others.setdefault(step["detail"] or "**not explained**", []).append(step["name"])
+        late = [f"`{step['name']}` passed {step['detail']}" for step in passed if step["detail"]]
+        why = [", ".join(f"`{name}`" for name in names) + f": {detail}" for detail, names in others.items()]
+        words = "; ".join(why + late) or "–"
+        text += row(result["client"], result["version"], f"{len(passed)} of {len(result['steps'])}", words)
+    return text
 
 
 def main():
     folder = TARGET / "results"
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     skipped = {path.stem: path.read_text().strip() for path in sorted(folder.glob("*.skipped"))}
+    for result in results:
+        # Two libraries have one name.
+        if result["client"] == "electrum-client" and result["name"].startswith("npm-"):
+            result["client"] = "npm's electrum-client"
     lives = [result for result in results if result.get("life", True)]
     others = [result for result in results if not result.get("life", True)]
-    text = HEAD
-    text += "## The matrix\n\nNumbers are seconds: the step went well and took so long (much of it the client's own start, and the "
-    text += "node's mining). Where Ambra's log had a warning or an error, the life counts as failed too.\n\n"
-    text += table(lives)
+    absent, silent = gaps(lives, skipped)
+    text = (HERE / "head.md").read_text()
+    text += "\n## The matrix\n\nNumbers are seconds: the step went well and took so long (much of it the client's own start, and the "
+    text += "node's mining, on a busy machine with two lives at once). A life counts as failed too where Ambra's log had a warning "
+    text += "or an error. – is told below.\n\n"
+    text += matrix(lives) + "\n" + absent
     text += "\n## What else was seen\n\n" + more(lives)
-    if others:
-        text += "\n## Test suites that others wrote\n\n"
-        text += "Run from the sources that their registries hold; nothing of them is in this repository.\n\n"
-        text += "| suite | version | transport | test | outcome | |\n|---|---|---|---|---|---|\n"
-        for result in others:
-            for step in result["steps"]:
-                text += f"| {result['client']} | {result['version']} | {result['transport']} | {step['name']} | "
-                text += f"{step['outcome']} | {step['detail']} |\n"
+    text += "\n## Test suites that others wrote\n\n"
+    text += "Run from the sources that their registries hold; nothing of them is in this repository.\n\n"
+    text += suites(others)
     if skipped:
         text += "\n## Not run here\n\n"
         text += "".join(f"- `{name}`: {why}\n" for name, why in skipped.items())
-    text += (ROOT / "contrib/wallets/notes.md").read_text()
+    text += (HERE / "notes.md").read_text()
     (ROOT / "docs/wallets.md").write_text(text)
-    print("docs/wallets.md: %d lives, %d suites, %d skipped" % (len(lives), len(others), len(skipped)))
+    print(f"docs/wallets.md: {len(lives)} lives, {len(others)} suites, {len(skipped)} skipped")
+    if silent:
+        print("nothing is said of " + ", ".join(silent))
+        sys.exit(1)
 
 
 if __name__ == "__main__":

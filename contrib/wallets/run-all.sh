@@ -3,11 +3,13 @@
 # receive, confirm, send, replace by fee, see a reorganization, reconnect after a restart.
 #
 #   contrib/wallets/run-all.sh               every client; then docs/wallets.md is written anew
-#   contrib/wallets/run-all.sh --ci          those that take under two minutes; docs/wallets.md stays
+#   contrib/wallets/run-all.sh --ci          what takes under two minutes together: the clients of Debian, npm and PyPI,
+#                                            each by one transport; docs/wallets.md stays
 #   contrib/wallets/run-all.sh CLIENT...     these (folders beside this script); docs/wallets.md stays
 #
 # Each client is installed from its own registry under target/wallets, in the version that its lock file names. One
-# that cannot be had is skipped aloud. The last lines say how each went. Exit code 0 if none failed.
+# that cannot be had is skipped aloud. The last lines say how each went. Exit code 0 if none failed. Ctrl-C ends all that
+# was started.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -26,11 +28,21 @@ export AMBRA BITCOIND
 
 document=no
 case "${1:-}" in
---ci) set -- electrum node python ;;
+--ci)
+    set -- electrum node python
+    export WALLETS_QUICK=yes
+    ;;
 "") set -- electrum node python rust suites; document=yes ;;
 esac
 # Of runs before, only what is not run now is kept.
 [ $document = no ] || rm -rf target/wallets/results
+
+# Each client's script has a process group of its own (-m), which is ended with this script.
+set -m
+running=""
+trap '[ -z "$running" ] || { kill -- -"$running"; wait "$running" || true; }' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 
 summary=""
 all_well=yes
@@ -39,7 +51,10 @@ for client in "$@"; do
     printf '\n-- %s\n' "$client"
     code=0
     began=$SECONDS
-    "contrib/wallets/$client/run.sh" || code=$?
+    "contrib/wallets/$client/run.sh" &
+    running=$!
+    wait "$running" || code=$?
+    running=""
     case $code in
     0) how=ok ;;
     75) how="skipped: $(cat "target/wallets/results/$client.skipped")" ;;

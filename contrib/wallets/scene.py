@@ -13,6 +13,7 @@ The command finds in its environment
     SCENE_HOST           127.0.0.1
     SCENE_TCP, SCENE_TLS, SCENE_WS, SCENE_WSS     Ambra's ports
     SCENE_CERTIFICATE    the certificate that Ambra made for itself (PEM)
+    SCENE_NODE, SCENE_RPC_PORT                    bitcoind's folder, with its cookie, and its port for calls
     SCENE_DIR            an empty folder for the client's own files
 
 It asks by lines of JSON, {"do": NAME, ...}, and each is answered by a line {"result": ...} or
@@ -20,162 +21,27 @@ It asks by lines of JSON, {"do": NAME, ...}, and each is answered by a line {"re
 without them they are contrib/bitcoind.sh's and target/release/ambra. Only Python's own library is used.
 """
 
-import base64
-import http.client
 import json
 import os
-import random
-import re
 import shutil
 import signal
-import socket
 import socketserver
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from patience import wait
+from programs import ROOT, Ambra, Client, Node, Refused
+
 TARGET = ROOT / "target/wallets"
-# Longest wait for a program to come up or to go, on a busy machine.
-PATIENCE_SECONDS = 120
+# A command that takes longer hangs, and is ended. SCENE_SECONDS has another limit for whole suites.
+LIFE_SECONDS = 900
 # Coins must be this deep before a reward can be spent, and a few rewards are wanted.
 FIRST_BLOCKS = 120
 # A life of a wallet, in order. A client may tell of more; these are the columns of docs/wallets.md.
 LIFE = ["connect", "restore", "sync", "receive", "confirm", "send", "replace", "reorg", "restart"]
 OUTCOMES = ["ok", "failed", "not offered"]
-
-
-def until(what, ask, patience=PATIENCE_SECONDS):
-    """Asks again and again until there is an answer."""
-    deadline = time.monotonic() + patience
-    while True:
-        answer = ask()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {patience} s")
-        time.sleep(0.02)
-
-
-def free_port():
-    """A port that nobody listens on, outside the range from which the system takes ports by itself."""
-    while True:
-        port = random.randrange(16_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue
-
-
-class Refused(Exception):
-    """What bitcoind said no to."""
-
-
-class Node:
-    def __init__(self, folder):
-        self.folder = folder
-        folder.mkdir()
-        self.program = os.environ.get("BITCOIND") or subprocess.run(
-            [ROOT / "contrib/bitcoind.sh"], check=True, stdout=subprocess.PIPE, text=True
-        ).stdout.strip()
-        self.rpc_port = free_port()
-        zmq = f"tcp://127.0.0.1:{free_port()}"
-        self.process = subprocess.Popen(
-            [
-                self.program, "-regtest", f"-datadir={folder}", f"-rpcport={self.rpc_port}",
-                "-server=1", "-listen=0", "-dnsseed=0", "-connect=0", "-txindex=0", "-rest=1",
-                "-fallbackfee=0.0001", "-acceptnonstdtxn=1", "-par=1", "-dbcache=16",
-                f"-zmqpubhashblock={zmq}", f"-zmqpubsequence={zmq}",
-            ],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )
-        until("bitcoind answers", self.answers)
-
-    def answers(self):
-        if self.process.poll() is not None:
-            raise RuntimeError(f"bitcoind ended with {self.process.returncode}")
-        try:
-            return self.rpc("getmempoolinfo")["loaded"]
-        except (OSError, Refused, http.client.HTTPException):
-            return False
-
-    def rpc(self, method, *params, wallet=None):
-        cookie = (self.folder / "regtest/.cookie").read_bytes()
-        connection = http.client.HTTPConnection("127.0.0.1", self.rpc_port, timeout=PATIENCE_SECONDS)
-        body = json.dumps({"id": 0, "method": method, "params": params})
-        headers = {"Authorization": "Basic " + base64.b64encode(cookie).decode()}
-        try:
-            connection.request("POST", f"/wallet/{wallet}" if wallet else "/", body, headers)
-            reply = json.loads(connection.getresponse().read())
-        finally:
-            connection.close()
-        if reply["error"] is not None:
-            raise Refused(f"{method}: {reply['error']['message']}")
-        return reply["result"]
-
-    def stop(self):
-        stop(self.process, signal.SIGTERM)
-
-
-class Ambra:
-    def __init__(self, node, folder):
-        self.folder = folder
-        folder.mkdir()
-        self.ports = {scheme: free_port() for scheme in ["tcp", "tls", "ws", "wss"]}
-        self.command = [
-            os.environ.get("AMBRA") or str(ROOT / "target/release/ambra"),
-            "--network", "regtest", "--daemon-dir", str(node.folder),
-            "--daemon-rpc-url", f"http://127.0.0.1:{node.rpc_port}", "--db-dir", str(folder / "db"),
-            # Several scenes may run at once.
-            "--admin-listen", "off",
-        ]
-        for scheme, port in self.ports.items():
-            self.command += ["--listen", f"{scheme}://127.0.0.1:{port}"]
-        # Tests of others' own start it with settings of theirs.
-        self.command += os.environ.get("AMBRA_ARGUMENTS", "").split()
-        self.log = folder / "ambra.log"
-        self.start()
-        self.certificate = re.search(r"TLS certificate ([^,]+),", self.log.read_text()).group(1)
-
-    def start(self):
-        since = self.log.stat().st_size if self.log.exists() else 0
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-
-        def listens():
-            if self.process.poll() is not None:
-                raise RuntimeError(f"Ambra ended with {self.process.returncode}: {self.log.read_text()}")
-            return self.log.read_bytes()[since:].count(b"listening on ") >= len(self.ports)
-
-        until("Ambra listens", listens)
-
-    def is_in_step(self):
-        return b"in step with the node" in self.log.read_bytes()
-
-    def stop(self):
-        stop(self.process, signal.SIGTERM)
-
-    def complaints(self):
-        """What it logged as wrong."""
-        lines = self.log.read_text(errors="replace").splitlines()
-        lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
-        return [line for line in lines if re.search(r"\b(WARN|ERROR)\b|panicked", line)]
-
-
-def stop(process, how):
-    if process.poll() is None:
-        process.send_signal(how)
-        try:
-            process.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 class Scene:
@@ -187,19 +53,19 @@ class Scene:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self.node = Node(self.folder / "node")
+        self.ambra = Ambra(self.node, self.folder / "ambra")
         self.about = {"client": name, "version": "", "protocol": "", "transport": ""}
         self.steps = []
         self.lock = threading.Lock()
-        try:
-            # The bank pays and mines; the purse holds the keys of clients that have none.
-            for wallet in ["bank", "purse"]:
-                self.node.rpc("createwallet", wallet)
-            self.node.rpc("generatetoaddress", FIRST_BLOCKS, self.do_address())
-            self.ambra = Ambra(self.node, self.folder / "ambra")
-            until("Ambra is in step with the node", self.ambra.is_in_step)
-        except BaseException:
-            self.node.stop()
-            raise
+
+    def open(self):
+        self.node.start()
+        # The bank pays and mines; the purse holds the keys of clients that have none.
+        for wallet in ["bank", "purse"]:
+            self.node.rpc("createwallet", wallet)
+        self.node.rpc("generatetoaddress", FIRST_BLOCKS, self.do_address())
+        self.ambra.start()
+        wait("Ambra is in step with the node", self.ambra.is_in_step)
 
     def close(self):
         self.ambra.stop()
@@ -272,7 +138,7 @@ class Scene:
     def do_purse_bump(self, txid):
         """A replacement with a higher fee, signed, not sent."""
         # The node's wallet hears of its own payment from the mempool, a moment later.
-        outputs = until("the purse knows of it", lambda: self.knows(txid))["decoded"]["vout"]
+        outputs = wait("the purse knows of it", lambda: self.knows(txid))["decoded"]["vout"]
         addresses = [output["scriptPubKey"]["address"] for output in outputs]
         own = [self.node.rpc("getaddressinfo", address, wallet="purse")["ismine"] for address in addresses]
         # The change went to an address of before, which the node takes for a recipient unless told. Then the
@@ -297,13 +163,13 @@ class Scene:
     def do_restart(self):
         """Ambra stops in good order and starts again on the same ports."""
         self.ambra.stop()
-        self.ambra.start()
+        self.ambra.start_again()
 
     def do_stop_ambra(self):
         self.ambra.stop()
 
     def do_start_ambra(self):
-        self.ambra.start()
+        self.ambra.start_again()
 
     # --- what the client tells
 
@@ -330,9 +196,12 @@ class Scene:
             return {"error": f"{type(error).__name__}: {error}"}
 
     def result(self, code, seconds):
-        failed = [step["name"] for step in self.steps if step["outcome"] == "failed"]
-        told = {step["name"] for step in self.steps}
-        missing = [name for name in LIFE if name not in told] if self.about.get("life", True) else []
+        failed, missing = [], []
+        # Of a suite of others' own the exit code says whether a failure is explained.
+        if self.about.get("life", True):
+            failed = [step["name"] for step in self.steps if step["outcome"] == "failed"]
+            told = {step["name"] for step in self.steps}
+            missing = [name for name in LIFE if name not in told]
         complaints = self.ambra.complaints()
         return {
             "name": self.name,
@@ -361,31 +230,56 @@ def serve(scene):
     return server
 
 
+def environment(scene, server):
+    own = scene.folder / "client"
+    own.mkdir()
+    path = [str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return dict(
+        os.environ,
+        SCENE="%s:%d" % server.server_address,
+        SCENE_HOST="127.0.0.1",
+        SCENE_CERTIFICATE=scene.ambra.certificate(),
+        SCENE_NODE=str(scene.node.folder),
+        SCENE_RPC_PORT=str(scene.node.rpc_port),
+        SCENE_DIR=str(own),
+        PYTHONPATH=os.pathsep.join(filter(None, path)),
+        **{"SCENE_" + scheme.upper(): str(port) for scheme, port in scene.ambra.ports.items()},
+    )
+
+
+def live(scene, command):
+    """Runs the command in the scene, and gives the result. Whatever was started is stopped, however it ends."""
+    client = None
+    limit = int(os.environ.get("SCENE_SECONDS", LIFE_SECONDS))
+    try:
+        scene.open()
+        client = Client(command, environment(scene, serve(scene)))
+        began = time.monotonic()
+        code = client.wait(limit)
+        if code is None:
+            print(f"{scene.name}: not over within {limit} s, and ended", flush=True)
+        return scene.result(code, time.monotonic() - began)
+    finally:
+        # Another signal does not hold up the end.
+        for sign in [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]:
+            signal.signal(sign, signal.SIG_IGN)
+        if client:
+            client.stop()
+        scene.close()
+
+
+def end(sign, _):
+    sys.exit(128 + sign)
+
+
 def main():
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     name, command = sys.argv[1], sys.argv[2:]
-    # So that bitcoind and Ambra are ended too when someone ends this.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for sign in [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]:
+        signal.signal(sign, end)
     scene = Scene(name)
-    try:
-        server = serve(scene)
-        own = scene.folder / "client"
-        own.mkdir()
-        environment = dict(
-            os.environ,
-            SCENE="%s:%d" % server.server_address,
-            SCENE_HOST="127.0.0.1",
-            SCENE_CERTIFICATE=scene.ambra.certificate,
-            SCENE_DIR=str(own),
-            PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-            **{"SCENE_" + scheme.upper(): str(port) for scheme, port in scene.ambra.ports.items()},
-        )
-        began = time.monotonic()
-        code = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL).returncode
-        result = scene.result(code, time.monotonic() - began)
-    finally:
-        scene.close()
+    result = live(scene, command)
     results = TARGET / "results"
     results.mkdir(parents=True, exist_ok=True)
     (results / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -393,8 +287,8 @@ def main():
     for word in ["failed", "missing", "complaints"]:
         if result[word]:
             line += f"; {word}: " + ", ".join(result[word])
-    if code:
-        line += f"; the client ended with {code}"
+    if result["exit code"]:
+        line += f"; the client ended with {result['exit code']}"
     if result["ok"]:
         shutil.rmtree(scene.folder, ignore_errors=True)
     else:

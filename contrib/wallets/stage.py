@@ -12,8 +12,6 @@ HOST = os.environ["SCENE_HOST"]
 TCP, TLS, WS, WSS = (int(os.environ["SCENE_" + scheme]) for scheme in ["TCP", "TLS", "WS", "WSS"])
 CERTIFICATE = os.environ["SCENE_CERTIFICATE"]
 DIR = os.environ["SCENE_DIR"]
-# For whatever is to be seen.
-PATIENCE_SECONDS = 90
 
 _host, _port = os.environ["SCENE"].split(":")
 _stream = socket.create_connection((_host, int(_port))).makefile("rw")
@@ -27,18 +25,6 @@ def do(what, /, **members):
     if "error" in reply:
         raise RuntimeError(f"{what}: {reply['error']}")
     return reply["result"]
-
-
-def wait(what, ask, patience=PATIENCE_SECONDS):
-    """Asks until the answer is a yes, and returns it."""
-    deadline = time.monotonic() + patience
-    while True:
-        answer = ask()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {patience} s")
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ import sys
 from pathlib import Path
 
 import stage
-from stage import do, step, wait
+from patience import PATIENCE_SECONDS, wait
+from stage import do, step
 
 PROGRAM = shlex.split(os.environ["ELECTRUM"])
 COIN = 100_000_000
@@ -79,9 +80,9 @@ class Electrum:
         config = json.loads((self.dir / "regtest/config").read_text())
         login = f"{config['rpcuser']}:{config['rpcpassword']}".encode()
         if isinstance(address, tuple):
-            connection = http.client.HTTPConnection(*address, timeout=stage.PATIENCE_SECONDS)
+            connection = http.client.HTTPConnection(*address, timeout=PATIENCE_SECONDS)
         else:
-            connection = http.client.HTTPConnection("localhost", timeout=stage.PATIENCE_SECONDS)
+            connection = http.client.HTTPConnection("localhost", timeout=PATIENCE_SECONDS)
             connection.sock = socket.socket(socket.AF_UNIX)
             connection.sock.connect(address)
         body = json.dumps({"id": 0, "method": method, "params": params})

@@ -20,10 +20,13 @@ get() {
     "$wallets/$client/python" -m compileall -q "$wallets/$client/root/usr/lib/python3" >/dev/null 2>&1 || true
 }
 
-lives() {
-    local version transport
-    version=$($ELECTRUM version --offline -D "$(mktemp -d)")
-    for transport in tcp tls; do
+# lives_by TRANSPORT...
+lives_by() {
+    local version transport empty
+    empty=$(mktemp -d)
+    version=$($ELECTRUM version --offline -D "$empty")
+    rm -rf "$empty"
+    for transport in "$@"; do
         life "electrum-$version-$transport" python3 $here/life.py $transport
     done
 }
@@ -33,18 +36,18 @@ case "${*:-own newest}" in *own*)
     if ELECTRUM=$(command -v electrum); then
         export ELECTRUM
         found=yes
-        lives
+        lives_by tcp $([ -n "$quick" ] || echo tls)
     else
-        echo "SKIPPED: the system's own electrum: apt-get install electrum, and run again"
+        left_out electrum-own "the system has no electrum: apt-get install electrum, and run again"
     fi ;;
 esac
 case "${*:-own newest}" in *newest*)
     if installed "electrum of $suite" get; then
         export ELECTRUM="$wallets/$client/python $wallets/$client/root/usr/bin/electrum"
         found=yes
-        lives
+        lives_by tls $([ -n "$quick" ] || echo tcp)
     else
-        echo "SKIPPED: Debian's newest electrum ($suite) cannot be had here"
+        left_out electrum-newest "Debian's newest electrum ($suite) cannot be had here"
     fi ;;
 esac
 [ $found = yes ] || skip "no electrum installed, and none to be had from Debian"

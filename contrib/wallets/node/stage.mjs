@@ -10,7 +10,7 @@ export const ports = Object.fromEntries(
   ['tcp', 'tls', 'ws', 'wss'].map(scheme => [scheme, Number(env['SCENE_' + scheme.toUpperCase()])]),
 );
 // For whatever is to be seen.
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 120_000;
 
 const [sceneHost, scenePort] = env.SCENE.split(':');
 const socket = net.connect(Number(scenePort), sceneHost);

@@ -8,7 +8,9 @@ from importlib.metadata import version
 
 import bdkpython as bdk
 import stage
-from stage import do, step, wait
+from patience import wait
+from relay import Relay
+from stage import do, step
 
 SATS = 1_000_000
 ADDRESSES = 60
@@ -30,6 +32,13 @@ def connect(transport):
     scheme, port = ("ssl", stage.TLS) if transport == "tls" else ("tcp", stage.TCP)
     # It checks a certificate by the web's authorities, or not at all.
     return bdk.ElectrumClient(f"{scheme}://{stage.HOST}:{port}", retry=0, validate_domain=False)
+
+
+def agreed():
+    """The protocol's version, which the library does not tell; seen on a connection in the clear."""
+    relay = Relay(stage.TCP)
+    bdk.ElectrumClient(f"tcp://{stage.HOST}:{relay.listener.getsockname()[1]}", retry=0)
+    return wait("the versions", lambda: dict(relay.exchange()).get("server.version"))[1]
 
 
 class Life:
@@ -94,8 +103,7 @@ def main():
         if tip.height < do("tip")["height"]:
             # Its pushes come out when something is read.
             wait("the last block", lambda: life.client.ping() or life.client.block_headers_pop())
-        # It does not tell what it agreed on; electrum-client inside asks for 1.4 to 1.6.
-        do("about", protocol="1.6 (offered to it)" if features.protocol_max == "1.6" else features.protocol_max)
+        do("about", protocol=agreed())
         words.append(features.server_version)
 
     with step("restore") as words:

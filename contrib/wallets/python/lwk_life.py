@@ -4,41 +4,13 @@ comes: it connects, agrees on a version and asks for the tip; it is told the nod
 
 import json
 import socket
-import threading
 from importlib.metadata import version
 
 import lwk
 import stage
-from stage import do, not_offered, step, wait
-
-
-class Relay:
-    """Stands between lwk and Ambra, and notes what both say."""
-
-    def __init__(self, port):
-        self.port = port
-        self.said = {"client": b"", "server": b""}
-        self.listener = socket.create_server((stage.HOST, 0))
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        while True:
-            client, _ = self.listener.accept()
-            server = socket.create_connection((stage.HOST, self.port))
-            for name, one, other in [("client", client, server), ("server", server, client)]:
-                threading.Thread(target=self.pump, args=(name, one, other), daemon=True).start()
-
-    def pump(self, name, one, other):
-        while data := one.recv(65536):
-            self.said[name] += data
-            other.sendall(data)
-        other.shutdown(socket.SHUT_WR)
-
-    def exchange(self):
-        """(method, result) of each request."""
-        requests = {m["id"]: m["method"] for m in map(json.loads, self.said["client"].splitlines())}
-        replies = map(json.loads, self.said["server"].splitlines())
-        return [(requests[m["id"]], m.get("result", m.get("error"))) for m in replies if "id" in m]
+from patience import wait
+from relay import Relay
+from stage import do, not_offered, step
 
 
 def mine_until_nonce(wanted):

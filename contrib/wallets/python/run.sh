@@ -10,13 +10,13 @@ venv=$wallets/$client/venv
 get() {
     rm -rf "$venv"
     python3 -m venv "$venv" &&
-        "$venv/bin/pip" -q --disable-pip-version-check install --only-binary :all: -r $here/requirements.txt
+        "$venv/bin/pip" -q --disable-pip-version-check install --timeout 30 --retries 2 --only-binary :all: \
+            -r $here/requirements.txt
 }
 installed "$(python3 --version) $(sha256sum <$here/requirements.txt)" get ||
     skip "pip could not bring the packages (Debian: apt-get install python3-venv)"
 
-for transport in tcp tls; do
-    life "bdkpython-$transport" "$venv/bin/python" $here/bdk_life.py $transport
-done
+life bdkpython-tls "$venv/bin/python" $here/bdk_life.py tls
+[ -n "$quick" ] || life bdkpython-tcp "$venv/bin/python" $here/bdk_life.py tcp
 life lwk-tcp "$venv/bin/python" $here/lwk_life.py
 ended

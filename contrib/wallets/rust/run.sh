@@ -8,8 +8,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 . contrib/wallets/common.sh
 
 # Its own build: what Ambra's is told (target folder, flags) is not for it.
-(cd $here && env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo build --locked --quiet) ||
-    skip "the crates could not be fetched or built"
+unset CARGO_TARGET_DIR RUSTFLAGS
+(cd $here && cargo fetch --locked --quiet) || skip "the crates could not be fetched"
+(cd $here && cargo build --locked --offline --quiet)
 
 for transport in tcp tls; do
     life "rust-electrum-client-$transport" "$wallets/rust/debug/ambra-wallets" electrum-client $transport

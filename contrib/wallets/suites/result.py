@@ -1,6 +1,10 @@
 #!/usr/bin/env python3
-"""result.py LOG NAME JSON: what `cargo test` said, as a result for the table.
+"""What a suite of others' own said, as a result for docs/wallets.md.
 
+    result.py to-file SUITE VERSION LOG...
+    result.py in-scene SUITE VERSION LOG...     tells the scene that it is called in
+
+LOG is what `cargo test` or Python's unittest printed; where a test was run again, a later outcome counts.
 Exit code 1 where a test failed that KNOWN does not explain: such a failure is Ambra's until somebody looks.
 """
 
@@ -9,32 +13,54 @@ import re
 import sys
 from pathlib import Path
 
-# Why these fail, now or always, as far as reading them tells; not by an answer of the server that is wrong.
-EARLY = "takes any header that was pushed since it last looked for the newest, and asks too early; fails at times"
-KNOWN = {
-    "test_check_fee_calculation": "counts the inputs that bitcoind's wallet chose, before the server is asked anything; "
-    "newer nodes choose others",
-    "test_sync": EARLY,
-    "test_sync_reorg_remined_at_same_height": EARLY,
-    "tx_can_become_unconfirmed_after_reorg": EARLY,
-}
+from programs import ROOT
+
+KNOWN = json.loads((Path(__file__).parent / "known.json").read_text())
+# What a test prints stands between its name and its outcome.
+CARGO = re.compile(r"^test (\S+) \.\.\. (?:.*?\s)??(ok|FAILED|ignored)$", re.M | re.S)
+UNITTEST = re.compile(r"^(test_\w+) \(([\w.]+)\)[^\n]*? \.\.\. .*?(?:^|\s)(ok|FAIL|ERROR|skipped[^\n]*)$", re.M | re.S)
+OK = {"ok": "ok", "FAILED": "failed", "FAIL": "failed", "ERROR": "failed"}
+
+
+def outcomes(logs):
+    """test: its outcomes, in the order of the runs."""
+    found = {}
+    for log in logs:
+        text = Path(log).read_text(errors="replace")
+        for name, outcome in CARGO.findall(text):
+            found.setdefault(name, []).append(OK.get(outcome, "not offered"))
+        for name, place, outcome in UNITTEST.findall(text):
+            words = [word for word in place.split(".") if word.startswith("Test")]
+            found.setdefault(".".join([*words, name]), []).append(OK.get(outcome, "not offered"))
+    return found
 
 
 def main():
-    log, name, path = sys.argv[1:]
-    lock = (Path(__file__).parent / f"{name}.lock").read_text()
-    version = re.search(rf'name = "{name}"\nversion = "([^"]+)"', lock).group(1)
+    where, suite, version, *logs = sys.argv[1:]
+    known = KNOWN.get(suite, {})
     steps, unexplained = [], []
-    for test, outcome in re.findall(r"^test (\S+) \.\.\. (ok|FAILED)", Path(log).read_text(), re.M):
-        is_ok = outcome == "ok"
-        if not is_ok and test not in KNOWN:
-            unexplained.append(test)
-        detail = "" if is_ok else KNOWN.get(test, "")
-        steps.append({"name": test, "outcome": "ok" if is_ok else "failed", "seconds": 0, "detail": detail})
-    result = {"client": f"{name}'s own tests", "version": version, "protocol": "", "transport": "tcp", "life": False}
-    Path(path).write_text(json.dumps({**result, "steps": steps}, indent=1) + "\n")
+    for name, runs in outcomes(logs).items():
+        outcome = runs[-1]
+        words = []
+        if outcome == "ok" and len(runs) > 1:
+            words.append(f"in run {len(runs)}")
+        if outcome != "ok" or len(runs) > 1:
+            words.append(known.get(name, ""))
+        if outcome == "failed" and name not in known:
+            unexplained.append(name)
+        steps.append({"name": name, "outcome": outcome, "seconds": 0.0, "detail": ": ".join(filter(None, words))})
+    about = {"client": suite, "version": version, "protocol": "", "transport": "tcp", "life": False}
+    if where == "in-scene":
+        import stage
+
+        stage.do("about", **about)
+        for step in steps:
+            stage.do("step", **step)
+    else:
+        path = ROOT / "target/wallets/results" / f"suite-{re.sub(r'[^a-z0-9]+', '-', suite.lower())}.json"
+        path.write_text(json.dumps({**about, "steps": steps}, indent=1) + "\n")
     passed = sum(step["outcome"] == "ok" for step in steps)
-    print(f"{name}: {passed} of {len(steps)} tests passed; unexplained: {', '.join(unexplained) or 'none'}")
+    print(f"{suite} {version}: {passed} of {len(steps)} tests passed; unexplained: {', '.join(unexplained) or 'none'}")
     sys.exit(bool(unexplained) or not steps)
 
 

@@ -1,37 +1,145 @@
 #!/usr/bin/env bash
 # Test suites that others wrote, against Ambra: their sources come from their registry, are unpacked under
-# target/wallets/suites and stay there. Building takes some minutes.
+# target/wallets/suites and stay there. Those of Rust take some minutes to build, Electrum's own takes most of an hour.
 #
-#   contrib/wallets/suites/run.sh
+#   contrib/wallets/suites/run.sh [SUITE...]     of: crates electrs electrum
+#
+# Where Debian does not give Electrum's source away, ELECTRUM_SOURCE names a folder with it (a clone of its repository).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 . contrib/wallets/common.sh
+. contrib/wallets/debian.sh
 
-# bdk_electrum's own tests, from the source that contrib/wallets/rust builds with. The published manifest has lost
-# their helper crate, which is published too.
-get() {
-    local manifest source
-    manifest=$(cd contrib/wallets/rust && cargo metadata --locked --format-version 1 |
+suites=${*:-crates electrs electrum}
+# A whole suite of Rust, and Electrum's.
+suite_seconds=1200
+electrum_seconds=5400
+# A test that fails is run again so often: many of them wait for a set time, and machines are busy.
+runs=3
+
+result() { PYTHONPATH=contrib/wallets python3 $here/result.py "$@" || all_well=no; }
+
+# source_of CRATE VERSION: unpacks the crate's source from its registry into the folder of that name.
+source_of() {
+    local crate=$1 version=$2 folder=$wallets/$client/$1 probe manifest
+    [ "$(cat "$folder/.version" 2>/dev/null)" != "$version" ] || return 0
+    probe=$(mktemp -d)
+    mkdir "$probe/src"
+    : >"$probe/src/lib.rs"
+    printf '[package]\nname = "probe"\nversion = "0.0.0"\nedition = "2021"\n[dependencies]\n%s = { version = "=%s", default-features = false }\n' \
+        "$crate" "$version" >"$probe/Cargo.toml"
+    manifest=$(cd "$probe" && cargo fetch --quiet && cargo metadata --quiet --format-version 1 |
         python3 -c 'import json, sys
 for package in json.load(sys.stdin)["packages"]:
-    if package["name"] == "bdk_electrum":
-        print(package["manifest_path"])') || return 1
-    source=$(dirname "$manifest")
-    rm -rf "$wallets/$client/bdk_electrum"
-    mkdir -p "$wallets/$client/bdk_electrum"
-    cp -r "$source/src" "$source/tests" "$wallets/$client/bdk_electrum/"
-    cp $here/bdk_electrum.toml "$wallets/$client/bdk_electrum/Cargo.toml"
-    cp $here/bdk_electrum.lock "$wallets/$client/bdk_electrum/Cargo.lock"
+    if package["name"] == sys.argv[1]:
+        print(package["manifest_path"])' "$crate") || manifest=""
+    rm -rf "$probe"
+    [ -n "$manifest" ] || return 1
+    rm -rf "$folder"
+    cp -r "$(dirname "$manifest")" "$folder"
+    chmod -R u+w "$folder"
+    echo "$version" >"$folder/.version"
 }
-get || skip "the source of bdk_electrum could not be fetched"
 
-# The helper crate would fetch an electrs and a bitcoind of its own.
+# The helper crates would fetch an electrs and a bitcoind of their own, and start these instead.
 export ELECTRSD_SKIP_DOWNLOAD=1 BITCOIND_SKIP_DOWNLOAD=1
 export ELECTRS_EXE=$PWD/$here/electrs BITCOIND_EXE=$PWD/$here/bitcoind
-export CARGO_TARGET_DIR=$wallets/$client/target
+export CARGO_TARGET_DIR=$wallets/$client/target CARGO_PROFILE_DEV_DEBUG=0 CARGO_TERM_PROGRESS_WHEN=never RUST_BACKTRACE=0
 unset RUSTFLAGS
-(cd "$wallets/$client/bdk_electrum" && cargo test --locked --quiet --no-run --test test_electrum) ||
-    skip "bdk_electrum's tests could not be built"
-(cd "$wallets/$client/bdk_electrum" && RUST_BACKTRACE=0 cargo test --locked --test test_electrum -- --test-threads=1) |
-    tee "$wallets/$client/bdk_electrum.log" || true
-python3 $here/result.py "$wallets/$client/bdk_electrum.log" bdk_electrum "$wallets/results/suite-bdk_electrum.json"
+
+# crate_suite TITLE CRATE VERSION ARGUMENTS...: the crate's own tests, by cargo test's arguments.
+crate_suite() {
+    local title=$1 crate=$2 version=$3 folder=$wallets/$client/$2 log run failed tests logs=()
+    shift 3
+    printf '\n%s %s\n' "$title" "$version"
+    if ! source_of "$crate" "$version"; then
+        left_out "suite-$crate" "the source of $crate could not be fetched"
+        return
+    fi
+    # The published manifest has lost their helper crate, which is published too.
+    [ ! -e "$here/$crate.toml" ] || cp "$here/$crate.toml" "$folder/Cargo.toml"
+    [ ! -e "$here/$crate.lock" ] || cp "$here/$crate.lock" "$folder/Cargo.lock"
+    if ! (cd "$folder" && cargo fetch --quiet --locked); then
+        left_out "suite-$crate" "what $crate needs could not be fetched"
+        return
+    fi
+    if ! (cd "$folder" && cargo test --quiet --locked --offline --no-run "$@"); then
+        echo "FAILED: $title cannot be built"
+        all_well=no
+        return
+    fi
+    if [ -n "${in_scene:-}" ]; then
+        life "$in_scene" $here/crate.sh "$title" "$version" "$folder" "$@"
+        return
+    fi
+    failed=""
+    for run in $(seq $runs); do
+        log=$wallets/$client/$crate.$run.log
+        rm -f "$log"
+        [ "$run" = 1 ] || [ -n "$failed" ] || continue
+        # The first run takes all; --exact with names takes only these.
+        tests="$* -- --format pretty --test-threads=1 ${failed:+--exact $failed}"
+        (cd "$folder" && timeout $suite_seconds cargo test --quiet --locked --offline $tests) | tee "$log" || true
+        logs+=("$log")
+        failed=$(sed -n '/^failures:$/,/^test result/s/^    \([^ ]*\)$/\1/p' "$log" | sort -u)
+    done
+    result to-file "$title" "$version" "${logs[@]}"
+}
+
+crates() {
+    crate_suite "bdk_electrum's own tests" bdk_electrum 0.24.1 --test test_electrum
+    crate_suite "electrum_streaming_client's own tests" electrum_streaming_client 0.4.0 --test synopsis
+    crate_suite "electrsd's own tests" electrsd 0.43.2 --lib
+    crate_suite "lightning-transaction-sync's own tests" lightning-transaction-sync 0.2.7 \
+        --features electrum-rustls-ring --test integration_tests
+    # These ask a server that is there, by TLS.
+    in_scene=suite-electrum-client crate_suite "electrum-client's own tests" electrum-client 0.25.2 --lib
+}
+
+electrs() {
+    local version=0.11.1 code=0 log=$wallets/$client/electrs.log
+    if ! source_of electrs $version; then
+        left_out suite-electrs "the source of electrs could not be fetched"
+        return
+    fi
+    if [ -z "$ELECTRUM" ]; then
+        left_out suite-electrs "electrs' own test needs an Electrum"
+        return
+    fi
+    $here/electrs.sh "$wallets/$client/electrs" "$wallets/$client/electrs-run" "$log" || code=$?
+    case $code in
+    0) result to-file "electrs' own test" $version "$log" ;;
+    75) left_out suite-electrs "electrs' own test needs jq, curl and the usual ports of regtest" ;;
+    *) all_well=no ;;
+    esac
+}
+
+electrum() {
+    local source=${ELECTRUM_SOURCE:-$wallets/$client/electrum}
+    if ! [ -x "$wallets/electrum/python" ]; then
+        left_out suite-electrum "needs what contrib/wallets/electrum/run.sh installs"
+        return
+    fi
+    for program in jq bc screen; do
+        if ! command -v $program >/dev/null; then
+            left_out suite-electrum "Electrum's own suite needs $program"
+            return
+        fi
+    done
+    if ! [ -e "$source/tests/regtest.py" ] && ! debian_source "${ELECTRUM_SUITE:-forky}" electrum "$source"; then
+        left_out suite-electrum "Debian does not give its source away here; ELECTRUM_SOURCE may name a folder with it"
+        return
+    fi
+    ELECTRUM_PYTHON=$wallets/electrum/python SCENE_SECONDS=$electrum_seconds \
+        life suite-electrum $here/electrum.sh "$source"
+}
+
+ELECTRUM=$(command -v electrum || true)
+export ELECTRUM
+for suite in $suites; do
+    case $suite in
+    crates | electrs | electrum) $suite ;;
+    *) echo "no suite $suite" && all_well=no ;;
+    esac
+done
+ended
