@@ -163,7 +163,10 @@ impl Transcript<'_> {
         self.word("bits", u32::from_str_radix(bits, 16).expect("bits"));
         self.word("header", node.rpc("getblockheader", json!([best, false])));
         self.word("block", best.to_string());
-        self.word("stranger", script_hash(&Lock::new(Kind::P2wpkh, 2).script()));
+        self.word(
+            "stranger",
+            script_hash(&Lock::new(Kind::P2wpkh, 2).script()),
+        );
         self.word("nobodys", "00".repeat(32));
         self.word("genesis", node.block_at(0).to_string());
         self.word(
