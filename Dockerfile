@@ -8,7 +8,7 @@
 # (1000, or another with --user UID) has to be bitcoind's, or allowed to read them. contrib/docker/compose.yaml has a
 # node of its own beside it. More: docs/docker.md.
 
-FROM rust:1.95-trixie AS build
+FROM docker.io/library/rust:1.95-trixie AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libclang-dev \
     && rm -rf /var/lib/apt/lists/*
@@ -28,7 +28,7 @@ RUN find src -name '*.rs' -exec touch {} + \
     && strip --strip-debug -o /usr/local/bin/ambra target/release/ambra \
     && ambra --version
 
-FROM debian:trixie-slim
+FROM docker.io/library/debian:trixie-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libstdc++6 \
     && rm -rf /var/lib/apt/lists/* \

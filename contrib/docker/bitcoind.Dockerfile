@@ -1,6 +1,6 @@
 # bitcoind from Debian's own archive (Bitcoin Knots: the RPC, REST, ZMQ and files of Bitcoin Core), checked by apt with
 # Debian's keys. For an image of Bitcoin Core that you trust, set BITCOIND_IMAGE, see compose.yaml.
-FROM debian:forky-slim
+FROM docker.io/library/debian:forky-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends bitcoin-knots systemd-standalone-sysusers \
     && rm -rf /var/lib/apt/lists/* \

@@ -16,10 +16,29 @@ const AFTER_HELP: &str = "\
 Every option can also be set by an environment variable (--db-dir: AMBRA_DB_DIR; several values
 are separated by commas) or by a line in the file given with --conf (db-dir = \"/srv/ambra\").
 An option goes before the environment, the environment before the file, the file before the default.
-Options may stand before or after the command.
+Options may stand before or after the command. `-h` is a shorter help than this one.
 
-Exit codes: 0 done, or stopped as asked; 1 could not go on, or found a fault: the last lines say what;
+Exit codes: 0 done, or stopped as asked; 1 could not go on, or found a fault (the last lines say what);
 2 a wrong option or setting.";
+
+/// Below the short help (`-h`).
+const AFTER_BRIEF_HELP: &str = "\
+These are what most people need. All options, grouped, and how the environment and a file set them:
+`ambra --help`. Something does not work: `ambra doctor`.";
+
+/// The settings that the short help names.
+const BRIEF: [&str; 10] = [
+    "conf",
+    "network",
+    "daemon-dir",
+    "daemon-rpc-url",
+    "db-dir",
+    "profile",
+    "listen",
+    "admin-listen",
+    "log-level",
+    REBUILD,
+];
 
 /// Below the help of a command, which hides the settings.
 const AFTER_COMMAND_HELP: &str = "The options of `ambra --help` can stand here too.";
@@ -203,6 +222,17 @@ pub(super) fn command() -> clap::Command {
         .map(|arg| arg.clone().hide(true))
         .collect();
     command.mut_subcommands(|verb| with_hidden(verb, &settings))
+}
+
+/// The same command with a help that fits on a screen: all is taken, what few people need is not named.
+pub(super) fn brief_command() -> clap::Command {
+    let is_named = |arg: &clap::Arg| arg.get_long().is_some_and(|long| BRIEF.contains(&long));
+    command()
+        .mut_args(|arg| match is_named(&arg) || !is_setting(&arg) {
+            true => arg,
+            false => arg.hide(true),
+        })
+        .after_help(AFTER_BRIEF_HELP)
 }
 
 fn with_hidden(verb: clap::Command, settings: &[clap::Arg]) -> clap::Command {

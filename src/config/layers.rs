@@ -16,7 +16,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
 use super::{
     ConfigError,
-    args::{Args, command, is_setting},
+    args::{Args, brief_command, command, is_setting},
 };
 
 /// What the name of each of our environment variables begins with.
@@ -102,7 +102,7 @@ pub(super) fn layers(
     let argv: Vec<_> = verbs.iter().chain(&options).cloned().collect();
     let typed = command
         .try_get_matches_from_mut(&argv)
-        .map_err(typed_error)?;
+        .map_err(|error| typed_error(as_asked(error, &argv)))?;
     let environment = environment_entries(&command, environment)?;
 
     let named = match typed.get_one::<PathBuf>(CONF) {
@@ -158,6 +158,16 @@ pub(super) fn layers(
         args: Args::from_arg_matches(&matches).map_err(ConfigError::Usage)?,
         file: text.map(|(path, _)| path.to_owned()),
     })
+}
+
+/// `-h` asks for the short help where `--help` asks for all.
+fn as_asked(error: clap::Error, argv: &[OsString]) -> clap::Error {
+    let has = |word: &str| argv.iter().any(|argument| argument == word);
+    if error.kind() != clap::error::ErrorKind::DisplayHelp || !has("-h") || has("--help") {
+        return error;
+    }
+    let brief = brief_command().try_get_matches_from(argv).err();
+    brief.unwrap_or(error)
 }
 
 /// The program's name and the verbs, and then all the rest with the options that stood before a verb: clap forgets

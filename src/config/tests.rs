@@ -357,6 +357,36 @@ fn a_word_that_is_no_verb_names_the_nearest() {
 }
 
 #[test]
+fn the_short_help_names_what_most_people_need_and_where_the_rest_is() {
+    let (short, long) = (error(&["-h"], &[]), error(&["--help"], &[]));
+    for words in [
+        "--conf",
+        "--rebuild",
+        "--network",
+        "--daemon-dir",
+        "--daemon-rpc-url",
+        "--db-dir",
+        "--profile",
+        "--listen",
+        "--admin-listen",
+        "--log-level",
+        "doctor",
+        "ambra --help",
+    ] {
+        assert!(short.contains(words), "{words}\n{short}");
+    }
+    for few_need in ["--max-jobs", "Limits:", "--server-name", "--rpc-password"] {
+        assert!(!short.contains(few_need), "{few_need}\n{short}");
+        assert!(long.contains(few_need), "{few_need}");
+    }
+    assert!(short.lines().count() < 56, "{short}");
+    // Whoever asks for both wants to see all.
+    assert_eq!(error(&["-h", "--help"], &[]), long);
+    // What the short help does not name is taken all the same.
+    assert_eq!(error(&["--max-jobs", "3", "-h"], &[]), short);
+}
+
+#[test]
 fn a_verbs_help_is_about_the_verb() {
     let help = error(&["doctor", "--help"], &[]);
     assert!(help.contains("--json"), "{help}");

@@ -52,11 +52,24 @@ pub enum DiscoverError {
     )]
     NoDataDir { looked: Vec<PathBuf> },
     #[error(
-        "bitcoind does not run, or keeps its cookie elsewhere: looked for {}. Start it, \
-         or say where it is with --daemon-dir DIR or --cookie-file FILE",
-        list(looked)
+        "this user may not look into {}: {error}. Run as bitcoind's user, or open the folders to this one",
+        path.display()
     )]
-    NoCookie { looked: Vec<PathBuf> },
+    DataDirClosed {
+        path: PathBuf,
+        error: std::io::Error,
+    },
+    /// One of each data directory is named: that of the network which its `bitcoin.conf` starts.
+    #[error(
+        "bitcoind does not run, or keeps its cookie elsewhere: looked for {}{}. Start it, \
+         or say where it is with --daemon-dir DIR or --cookie-file FILE",
+        list(looked),
+        match others {
+            true => ", and for other networks' beside it",
+            false => "",
+        }
+    )]
+    NoCookie { looked: Vec<PathBuf>, others: bool },
     #[error(
         "this user may not read bitcoind's cookie {}: {error}. Run as bitcoind's user, or put \
          rpccookieperms=group into bitcoin.conf and this user into bitcoind's group",
@@ -75,7 +88,7 @@ pub enum DiscoverError {
          or leave both out to log in by the node's cookie"
     )]
     WrongLogin { url: String },
-    #[error("no node answers: {}", tried_list(tried))]
+    #[error("{}{}", match starting(tried) { true => "", false => "no node answers: " }, tried_list(tried))]
     NoAnswer { tried: Vec<(String, RpcError)> },
     #[error(
         "--network {} was asked for, but the node at {url} is on {}: leave --network out, or point at the other node",
@@ -97,6 +110,7 @@ impl DiscoverError {
         match self {
             Self::NoCookie { .. } | Self::NoAnswer { .. } => true,
             Self::NoDataDir { .. }
+            | Self::DataDirClosed { .. }
             | Self::CookieUnreadable { .. }
             | Self::NoCredentials { .. }
             | Self::WrongLogin { .. }
@@ -111,10 +125,17 @@ fn list(paths: &[PathBuf]) -> String {
     paths.join(", ")
 }
 
-/// Each node's words, with its URL where they do not name it.
+/// True if one of them answers already, and says that it is not ready.
+fn starting(tried: &[(String, RpcError)]) -> bool {
+    tried.iter().any(|(_, error)| error.is_starting())
+}
+
+/// Each node's words, with its URL where they do not name it; of one that starts, those alone.
 fn tried_list(tried: &[(String, RpcError)]) -> String {
+    let only_starting = starting(tried);
     let tried: Vec<_> = tried
         .iter()
+        .filter(|(_, error)| !only_starting || error.is_starting())
         .map(|(url, error)| {
             let words = error.to_string();
             match words.contains(url.as_str()) {
@@ -215,14 +236,27 @@ const NETWORKS: [Network; 5] = [
 
 fn candidates(wanted: &Wanted) -> Result<Vec<Candidate>, DiscoverError> {
     let looked = data_dirs(wanted);
-    let dirs: Vec<_> = looked.iter().filter(|dir| dir.is_dir()).collect();
+    let mut dirs: Vec<&PathBuf> = Vec::new();
+    let mut closed = None;
+    for dir in &looked {
+        match std::fs::metadata(dir) {
+            Ok(found) if found.is_dir() => dirs.push(dir),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                closed = Some(DiscoverError::DataDirClosed {
+                    path: dir.clone(),
+                    error,
+                });
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
     let given = given_auth(wanted);
 
     let mut found: Vec<Candidate> = Vec::new();
     let mut cookies = Vec::new();
     let mut unreadable = None;
     for dir in &dirs {
-        for network in networks(wanted, dir) {
+        for (rank, network) in networks(wanted, dir).into_iter().enumerate() {
             let folder = Folder::of(dir, network);
             let url = match &wanted.rpc_url {
                 Some(url) => with_port(url, network),
@@ -232,12 +266,15 @@ fn candidates(wanted: &Wanted) -> Result<Vec<Candidate>, DiscoverError> {
                 Some(auth) => auth,
                 None => {
                     let cookie = folder.cookie_file();
-                    cookies.push(cookie.clone());
+                    if rank == 0 {
+                        cookies.push(cookie.clone());
+                    }
                     match cookie_exists(&cookie) {
                         Ok(true) => RpcAuth::CookieFile(cookie),
                         Ok(false) => continue,
                         Err(error) => {
-                            unreadable = Some(error);
+                            // The likeliest network's comes first.
+                            unreadable.get_or_insert(error);
                             continue;
                         }
                     }
@@ -285,8 +322,11 @@ fn candidates(wanted: &Wanted) -> Result<Vec<Candidate>, DiscoverError> {
             };
             Ok(networks.into_iter().map(candidate).collect())
         }
-        (_, _) if dirs.is_empty() => Err(DiscoverError::NoDataDir { looked }),
-        (_, _) => Err(DiscoverError::NoCookie { looked: cookies }),
+        (_, _) if dirs.is_empty() => Err(closed.unwrap_or(DiscoverError::NoDataDir { looked })),
+        (_, _) => Err(DiscoverError::NoCookie {
+            looked: cookies,
+            others: wanted.network.is_none(),
+        }),
     }
 }
 
@@ -322,6 +362,15 @@ fn networks(wanted: &Wanted, dir: &Path) -> Vec<Network> {
     networks
 }
 
+/// The network that is likely meant, where no node tells: the one that was asked for, else the one that the first
+/// `bitcoin.conf` starts.
+pub fn likely_network(wanted: &Wanted) -> Network {
+    let dirs = data_dirs(wanted);
+    let dir = dirs.iter().find(|dir| dir.is_dir());
+    let first = dir.and_then(|dir| networks(wanted, dir).into_iter().next());
+    first.or(wanted.network).unwrap_or(Network::Bitcoin)
+}
+
 /// False if it is not there; an error if it is and cannot be read.
 fn cookie_exists(path: &Path) -> Result<bool, DiscoverError> {
     match std::fs::File::open(path) {
@@ -336,6 +385,17 @@ fn cookie_exists(path: &Path) -> Result<bool, DiscoverError> {
     }
 }
 
+/// The network's own folder in a data directory.
+pub(super) fn network_folder(dir: &Path, network: Network) -> PathBuf {
+    match network {
+        Network::Bitcoin => dir.to_owned(),
+        Network::Testnet => dir.join("testnet3"),
+        Network::Testnet4 => dir.join("testnet4"),
+        Network::Signet => dir.join("signet"),
+        Network::Regtest => dir.join("regtest"),
+    }
+}
+
 /// A network's part of a data directory, as its `bitcoin.conf` arranges it.
 struct Folder {
     network: Network,
@@ -347,9 +407,14 @@ struct Folder {
 impl Folder {
     fn of(dir: &Path, network: Network) -> Self {
         let conf = BitcoinConf::load(dir, Some(network));
-        let base = match conf.get(Some(network), "datadir") {
-            Some(moved) => dir.join(moved),
-            None => dir.to_owned(),
+        let is_used = |base: &Path| {
+            let folder = network_folder(base, network);
+            folder.join("blocks").is_dir() || folder.join(".cookie").exists()
+        };
+        // `-datadir` on bitcoind's command line goes before its file's, and only the folders tell which one it was.
+        let base = match conf.get(Some(network), "datadir").map(|to| dir.join(to)) {
+            Some(moved) if is_used(&moved) || !is_used(dir) => moved,
+            Some(_) | None => dir.to_owned(),
         };
         Self {
             network,
@@ -362,28 +427,17 @@ impl Folder {
         self.conf.get(Some(self.network), key)
     }
 
-    /// The network's own folder in a data directory.
-    fn below(&self, dir: &Path) -> PathBuf {
-        match self.network {
-            Network::Bitcoin => dir.to_owned(),
-            Network::Testnet => dir.join("testnet3"),
-            Network::Testnet4 => dir.join("testnet4"),
-            Network::Signet => dir.join("signet"),
-            Network::Regtest => dir.join("regtest"),
-        }
-    }
-
     fn blocks_dir(&self) -> PathBuf {
         let dir = match self.get("blocksdir") {
             Some(moved) => self.base.join(moved),
             None => self.base.clone(),
         };
-        self.below(&dir).join("blocks")
+        network_folder(&dir, self.network).join("blocks")
     }
 
     fn cookie_file(&self) -> PathBuf {
         let name = self.get("rpccookiefile").unwrap_or(".cookie");
-        self.below(&self.base).join(name)
+        network_folder(&self.base, self.network).join(name)
     }
 
     /// With a password in its file bitcoind makes no cookie.
@@ -433,7 +487,7 @@ fn reached_by(ip: std::net::IpAddr) -> String {
 }
 
 /// `nDefaultPort` of the RPC (Bitcoin Core's `chainparamsbase.cpp`).
-fn usual_rpc_port(network: Network) -> u16 {
+pub(super) fn usual_rpc_port(network: Network) -> u16 {
     match network {
         Network::Bitcoin => 8332,
         Network::Testnet => 18332,

@@ -9,6 +9,7 @@ pub mod fuzz;
 mod http;
 pub mod rest;
 pub mod rpc;
+pub mod running;
 pub mod source;
 mod stats;
 pub mod zmq;

@@ -71,7 +71,19 @@ pub enum RpcError {
     Refused { code: i32, message: String },
 }
 
+/// What a node that is not ready yet is told by.
+const STARTING: &str = "the node is starting: ";
+
 impl RpcError {
+    /// True of a node that answers, but is not ready to serve.
+    pub fn is_starting(&self) -> bool {
+        matches!(self, RpcError::Unavailable(text) if text.contains(STARTING))
+    }
+
+    fn starting(words: &str) -> RpcError {
+        RpcError::Unavailable(format!("{STARTING}{words}"))
+    }
+
     fn garbage(method: &str) -> RpcError {
         RpcError::Unavailable(format!(
             "the node's answer to {method} cannot be understood"

@@ -45,7 +45,7 @@ pub enum IndexError {
     },
     #[error("another process uses the index in {path}; stop it, or choose another --db-dir")]
     InUse { path: PathBuf },
-    #[error("{action} {path}: {cause}")]
+    #[error("{action} {path}: {cause}{}", mend(cause))]
     File {
         action: &'static str,
         path: PathBuf,
@@ -55,6 +55,18 @@ pub enum IndexError {
         "the first sync's file {path} is damaged; start once with --rebuild, or delete {folder}: the sync begins again"
     )]
     DamagedRun { path: PathBuf, folder: PathBuf },
+}
+
+/// What mends it where a person can.
+fn mend(cause: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match cause.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "; choose a folder of this user with --db-dir (`ambra doctor` says how to make this one)"
+        }
+        ErrorKind::StorageFull => "; make room, or choose another disk with --db-dir",
+        _ => "",
+    }
 }
 
 /// What mends an index that cannot be used.

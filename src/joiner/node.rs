@@ -7,10 +7,11 @@ use crate::{
     admin::status::Monitor,
     config::{self, BlockSourceChoice, Config},
     daemon::{
-        discover::{self, NodeLocation},
+        discover::{self, DiscoverError, NodeLocation},
         files::BlockFiles,
         rest::Rest,
         rpc::{Rpc, RpcError},
+        running::running_nodes,
         source::{BlockSource, SourceKind},
     },
 };
@@ -31,6 +32,23 @@ pub(super) fn wanted(config: &Config) -> discover::Wanted {
             .map(|login| (login.user, login.password)),
         blocks_dir: config.blocks_dir.clone(),
     }
+}
+
+/// What leads to the nodes that run on this machine though none was found, or opens one that keeps silent: a line each.
+pub(super) fn nodes_nearby() -> Vec<String> {
+    let nodes = running_nodes().into_iter();
+    let mut lines: Vec<String> = nodes
+        .map(|node| match node.is_silent {
+            true => format!(
+                "bitcoin.conf: server=1, then restart the node that runs in {}",
+                node.data_dir.display()
+            ),
+            false => format!("ambra {}", node.options()),
+        })
+        .collect();
+    lines.sort();
+    lines.dedup();
+    lines
 }
 
 /// Looks for the node until it answers.
@@ -57,13 +75,27 @@ pub(super) async fn find_node(
                 let text = error.to_string();
                 if text != told {
                     tracing::warn!("{text}; waiting for it");
+                    if matches!(error, DiscoverError::NoCookie { .. }) {
+                        tell_nearby();
+                    }
                     monitor.waits_for(Some(text.clone()));
                     told = text;
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
-            Err(error) => return Err(RunError::of(error)),
+            Err(error) => {
+                if matches!(error, DiscoverError::NoDataDir { .. }) {
+                    tell_nearby();
+                }
+                return Err(RunError::of(error));
+            }
         }
+    }
+}
+
+fn tell_nearby() {
+    for line in nodes_nearby() {
+        tracing::warn!("a node runs on this machine: {line}");
     }
 }
 
@@ -127,12 +159,21 @@ pub(super) fn block_source(
         }
     };
     let source = match choice {
-        BlockSourceChoice::Files => BlockSource::new(Some(files()?), rest().ok(), rpc.clone()),
+        BlockSourceChoice::Files => {
+            let files = files().map_err(|why: RunError| {
+                RunError(format!(
+                    "the block files were asked for (--block-source): {why}. `ambra doctor` says what mends it"
+                ))
+            })?;
+            BlockSource::new(Some(files), rest().ok(), rpc.clone())
+        }
         BlockSourceChoice::Rest => BlockSource::new(None, Some(rest()?), rpc),
         BlockSourceChoice::Rpc => BlockSource::new(None, None, rpc),
         BlockSourceChoice::Auto => {
             let files = files()
-                .inspect_err(|why| tracing::info!("not by block files: {why}"))
+                .inspect_err(|why| {
+                    tracing::warn!("not by block files: {why}. `ambra doctor` says what mends it")
+                })
                 .ok();
             let rest = rest()
                 .inspect_err(|why| match files {

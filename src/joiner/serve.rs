@@ -12,7 +12,7 @@ use super::{
     RunError,
     control::{self, Control},
     listen::{listen, services},
-    node::{ask, find_node, host_of},
+    node::{ask, find_node, host_of, wanted},
     open::{Opened, open},
     status::{Page, ZmqSign, server_figures},
     welcome,
@@ -22,6 +22,7 @@ use crate::{
     config::{self, Config},
     daemon,
     daemon::{
+        discover::likely_network,
         rpc::{Rpc, RpcConfig},
         zmq::ZmqFeed,
     },
@@ -98,9 +99,11 @@ impl Drop for StopInTheEnd {
 }
 
 async fn join(config: &Config, monitor: &Monitor, page: &mut Page) -> Result<Joined, RunError> {
-    page.open(config, config.network, monitor).await?;
+    // From the first moment, so that it tells what is waited for: at the port of the network that is likely meant.
+    let likely = likely_network(&wanted(config));
+    page.open(config, likely, monitor).await?;
     let node = find_node(config, monitor).await?;
-    page.open(config, Some(node.network), monitor).await?;
+    page.open(config, node.network, monitor).await?;
     let Opened {
         node,
         rpc,

@@ -14,37 +14,44 @@ use crate::{
 };
 
 /// The page while it is served; dropping it ends that.
-pub(super) struct Page(Option<JoinHandle<()>>);
+pub(super) struct Page(Option<Served>);
+
+struct Served {
+    task: JoinHandle<()>,
+    /// The network whose usual port it is at; `None` where the place was asked for.
+    usual_of: Option<Network>,
+}
 
 impl Drop for Page {
     fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
+        self.close();
     }
 }
 
 impl Page {
-    /// Not yet: the network is not known, and with it the port.
     pub fn not_yet() -> Page {
         Page(None)
     }
 
-    /// Serves, if it does not yet and is known where. What was asked for must be had; the usual port may be taken.
+    /// Serves, if it does not yet. What was asked for must be had; the usual port may be taken. It moves where it is at
+    /// the usual port of another network, which was guessed.
     pub async fn open(
         &mut self,
         config: &Config,
-        network: Option<Network>,
+        network: Network,
         monitor: &Monitor,
     ) -> Result<(), RunError> {
-        if self.0.is_some() {
-            return Ok(());
-        }
-        let (at, is_asked_for) = match (&config.admin_listen, network) {
-            (AdminListen::Off, _) | (AdminListen::Usual, None) => return Ok(()),
-            (AdminListen::At(at), _) => (at.clone(), true),
-            (AdminListen::Usual, Some(network)) => (config.admin_usual(network), false),
+        let (at, usual_of) = match &config.admin_listen {
+            AdminListen::Off => return Ok(()),
+            AdminListen::At(at) => (at.clone(), None),
+            AdminListen::Usual => (config.admin_usual(network), Some(network)),
         };
+        match &self.0 {
+            Some(served) if served.usual_of == usual_of => return Ok(()),
+            Some(_) => self.close(),
+            None => {}
+        }
+        let is_asked_for = usual_of.is_none();
         let listener = match AdminListener::bind(&at, &config.admin_host).await {
             Ok(listener) => listener,
             Err(error) if is_asked_for => return Err(RunError::of(error)),
@@ -55,12 +62,19 @@ impl Page {
         };
         tracing::info!("status page at {}", listener.url());
         let monitor = monitor.clone();
-        self.0 = Some(tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             if let Err(error) = status::serve(listener, monitor).await {
                 tracing::error!("the status page has ended: {error}");
             }
-        }));
+        });
+        self.0 = Some(Served { task, usual_of });
         Ok(())
+    }
+
+    fn close(&mut self) {
+        if let Some(served) = self.0.take() {
+            served.task.abort();
+        }
     }
 }
 
@@ -85,3 +99,60 @@ pub(super) fn server_figures(stats: Arc<server::Stats>) -> ServerFigures {
 
 /// Says whether ZMQ is connected, between those who know and those who show it.
 pub(super) type ZmqSign = Option<Arc<AtomicBool>>;
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::config::Invocation;
+
+    fn config(options: &[&str]) -> Config {
+        let argv = ["ambra"].iter().chain(options).map(OsString::from);
+        let invocation = Invocation::from_sources(argv, [], None);
+        invocation.expect("taken").config
+    }
+
+    #[tokio::test]
+    async fn a_place_that_was_asked_for_must_be_free_and_the_usual_one_need_not() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = taken.local_addr().unwrap().to_string();
+        let monitor = Monitor::new();
+        let mut page = Page::not_yet();
+        let asked_for = config(&["--admin-listen", &at]);
+        let refused = page.open(&asked_for, Network::Regtest, &monitor).await;
+        assert!(refused.unwrap_err().0.contains("--admin-listen"));
+
+        // Taken by this one, or by another of this machine already.
+        let usual = config(&[]);
+        let _taken = std::net::TcpListener::bind(usual.admin_usual(Network::Testnet4));
+        page.open(&usual, Network::Testnet4, &monitor)
+            .await
+            .unwrap();
+        assert!(page.0.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_page_moves_from_the_port_of_a_network_that_was_guessed() {
+        let monitor = Monitor::new();
+        let mut page = Page::not_yet();
+        let at = |page: &Page| page.0.as_ref().map(|served| served.usual_of);
+        let usual = config(&[]);
+        page.open(&usual, Network::Testnet, &monitor).await.unwrap();
+        page.open(&usual, Network::Signet, &monitor).await.unwrap();
+        // Where another has the port, there is none: not the one of the wrong network.
+        assert!(matches!(at(&page), None | Some(Some(Network::Signet))));
+
+        let asked_for = config(&["--admin-listen", "127.0.0.1:0"]);
+        page = Page::not_yet();
+        page.open(&asked_for, Network::Testnet, &monitor)
+            .await
+            .unwrap();
+        let first = page.0.as_ref().map(|served| served.task.id());
+        page.open(&asked_for, Network::Signet, &monitor)
+            .await
+            .unwrap();
+        assert_eq!(page.0.as_ref().map(|served| served.task.id()), first);
+        assert!(first.is_some());
+    }
+}

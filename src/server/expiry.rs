@@ -1,8 +1,15 @@
-//! Until when a certificate is valid: the one thing that is read of it.
+//! When a certificate is valid: the one thing that is read of it.
 
 use std::time::{Duration, SystemTime};
 
-/// The end of a certificate's validity.
+/// From when and until when a certificate is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validity {
+    pub from: Expiry,
+    pub until: Expiry,
+}
+
+/// An end of a certificate's validity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expiry {
     pub at: SystemTime,
@@ -11,7 +18,7 @@ pub struct Expiry {
 }
 
 /// Of a certificate's DER bytes; `None` where they are not what RFC 5280, section 4.1, says.
-pub(super) fn expiry(certificate: &[u8]) -> Option<Expiry> {
+pub(super) fn validity(certificate: &[u8]) -> Option<Validity> {
     const INTEGER: u8 = 0x02;
     const SEQUENCE: u8 = 0x30;
     const VERSION: u8 = 0xa0;
@@ -25,9 +32,11 @@ pub(super) fn expiry(certificate: &[u8]) -> Option<Expiry> {
         fields = element(fields, tag)?.2;
     }
     let (_, validity, _) = element(fields, SEQUENCE)?;
-    let (_, _, rest) = any_element(validity)?;
-    let (tag, time, _) = any_element(rest)?;
-    moment(tag, std::str::from_utf8(time).ok()?)
+    let (tag, from, rest) = any_element(validity)?;
+    let from = moment(tag, std::str::from_utf8(from).ok()?)?;
+    let (tag, until, _) = any_element(rest)?;
+    let until = moment(tag, std::str::from_utf8(until).ok()?)?;
+    Some(Validity { from, until })
 }
 
 /// Tag, content, and what follows.
@@ -105,19 +114,21 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_certificate_is_read_in_both_forms() {
+    fn the_ends_of_a_certificates_time_are_read_in_both_forms() {
         for (year, date, unix) in [
             (2027, "2027-03-01", 1_803_859_200),
             // From 2050 on in the other form.
             (2052, "2052-03-01", 2_592_864_000),
         ] {
             let mut parameters = rcgen::CertificateParams::new(vec!["host".to_owned()]).unwrap();
+            parameters.not_before = rcgen::date_time_ymd(year - 1, 3, 1);
             parameters.not_after = rcgen::date_time_ymd(year, 3, 1);
             let key = rcgen::KeyPair::generate().unwrap();
             let certificate = parameters.self_signed(&key).unwrap();
-            let expiry = expiry(certificate.der()).unwrap();
-            assert_eq!(expiry.date, date);
-            assert_eq!(seconds(&expiry), unix);
+            let Validity { from, until } = validity(certificate.der()).unwrap();
+            assert_eq!(until.date, date);
+            assert_eq!(seconds(&until), unix);
+            assert_eq!(from.date, format!("{}-03-01", year - 1));
         }
     }
 
@@ -127,10 +138,10 @@ mod tests {
         let parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
         let certificate = parameters.self_signed(&key).unwrap();
         let bytes = certificate.der();
-        assert!(expiry(bytes).is_some());
+        assert!(validity(bytes).is_some());
         for len in 0..60 {
-            assert_eq!(expiry(&bytes[..len]), None, "{len}");
+            assert_eq!(validity(&bytes[..len]), None, "{len}");
         }
-        assert_eq!(expiry(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
+        assert_eq!(validity(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
     }
 }

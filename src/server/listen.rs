@@ -141,14 +141,30 @@ impl ListenUrl {
 /// Why a listener could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    #[error("cannot listen on {url}: {source}")]
+    #[error("cannot listen on {url}: {source}; {}", mend(source))]
     Io { url: String, source: io::Error },
-    #[error("cannot listen on {url}: another process listens there")]
+    #[error(
+        "cannot listen on {url}: another process listens there; choose another place with --listen"
+    )]
     SocketInUse { url: String },
     #[error("cannot listen on {url}: there is a file that is no socket")]
     NotASocket { url: String },
     #[error("cannot listen on {url} without a certificate")]
     NoTls { url: String },
+}
+
+/// What a person can do.
+fn mend(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "choose another port with --listen; `ambra doctor` says how to find out whose it is"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "choose with --listen a port above 1023, or a folder that this user may write to"
+        }
+        io::ErrorKind::NotFound => "the folder of a Unix socket must be there",
+        _ => "name with --listen an address of this machine",
+    }
 }
 
 /// A bound listener.

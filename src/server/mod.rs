@@ -42,7 +42,7 @@ use listen::Socket;
 use memory::Memory;
 use pool::{Client, Pool};
 
-pub use expiry::Expiry;
+pub use expiry::{Expiry, Validity};
 pub use limits::Limits;
 pub use listen::{BindError, HostPort, ListenUrl, ListenUrlError, Listener};
 pub use stats::{Connections, Stats};

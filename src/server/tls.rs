@@ -14,7 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 use tokio_rustls::rustls::{self, ServerConfig};
 
-use super::expiry::{self, Expiry};
+use super::expiry::{self, Validity};
 
 /// The files are looked at this often at most, and only when a client comes.
 const RELOAD_PAUSE: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ pub struct TlsFiles {
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("{}: {source}", path.display())]
+    #[error("cannot read or write {} for TLS: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("{}: no PEM certificate in it", path.display())]
     NoCertificate { path: PathBuf },
@@ -83,9 +83,9 @@ impl TlsFiles {
         }
     }
 
-    /// Until when the certificate is valid; `None` where that cannot be read.
-    pub fn expiry(&self) -> Option<Expiry> {
-        expiry::expiry(self.read_certificates().ok()?.first()?)
+    /// When the certificate is valid; `None` where that cannot be read.
+    pub fn validity(&self) -> Option<Validity> {
+        expiry::validity(self.read_certificates().ok()?.first()?)
     }
 
     /// SHA-256 of the certificate, as wallets show it.

@@ -38,6 +38,7 @@ pub fn fits(index: &Index, files: &BlockFiles) -> Result<bool, IndexError> {
             continue;
         }
         is_any_known = true;
+        header.clear();
         match files.part(&row.place, 0, HEADER_LEN as u32, &mut header) {
             Ok(()) if header == row.header => is_any_right = true,
             Ok(()) | Err(_) => return Ok(false),

@@ -40,6 +40,7 @@ mod restarts;
 mod rollback;
 mod same_index;
 mod same_rows;
+mod set_up;
 mod soak;
 mod status_page;
 mod torn_writes;

@@ -338,7 +338,7 @@ fn parse<T: std::str::FromStr>(value: &Value) -> T {
 
 /// A port that nobody listens on, below the range from which the system takes ports for outgoing
 /// connections, so that it is likely to stay free while a node restarts.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let port = rand::rng().random_range(16_000..32_000);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -348,7 +348,7 @@ fn free_port() -> u16 {
 }
 
 /// `$BITCOIND`, else the first in `$PATH`, else what `contrib/bitcoind.sh` fetched.
-fn bitcoind() -> PathBuf {
+pub fn bitcoind() -> PathBuf {
     if let Some(path) = std::env::var_os("BITCOIND") {
         return PathBuf::from(path);
     }

@@ -271,11 +271,30 @@ fn a_password_that_was_given_and_is_refused_is_no_reason_to_wait() {
 
 #[test]
 fn a_node_that_does_not_run_is_waited_for_and_the_cookies_looked_for_are_named() {
-    let dir = data_dir(&[("debug.log", "")]);
-    let error = refused(Machine::new(&[]).look(&wanted(&dir)));
-    assert!(error.is_passing());
-    let cookie = dir.path().join("regtest/.cookie");
-    assert!(error.to_string().contains(cookie.to_str().unwrap()));
+    for (conf, cookie, network, others) in [
+        ("", ".cookie", None, true),
+        ("regtest=1", "regtest/.cookie", None, true),
+        ("", "signet/.cookie", Some(Network::Signet), false),
+    ] {
+        let dir = data_dir(&[("bitcoin.conf", conf)]);
+        let wanted = Wanted {
+            network,
+            ..wanted(&dir)
+        };
+        let error = refused(Machine::new(&[]).look(&wanted));
+        assert!(error.is_passing());
+        let cookie = dir.path().join(cookie);
+        let text = error.to_string();
+        assert!(text.contains(cookie.to_str().unwrap()), "{text}");
+        assert_eq!(text.contains("other networks"), others, "{text}");
+        assert_eq!(
+            likely_network(&wanted),
+            network.unwrap_or(match conf {
+                "" => Network::Bitcoin,
+                _ => Network::Regtest,
+            })
+        );
+    }
 }
 
 #[test]
@@ -299,6 +318,20 @@ fn nodes_that_do_not_answer_are_waited_for_and_each_ones_words_are_told() {
     let text = error.to_string();
     assert!(text.contains("48332: Verifying blocks…"), "{text}");
     assert_eq!(text.matches("127.0.0.1:8332").count(), 1, "{text}");
+}
+
+#[test]
+fn a_node_that_starts_is_told_of_alone() {
+    let dir = data_dir(&[(".cookie", "u:p"), ("signet/.cookie", "u:p")]);
+    let nodes = [(
+        "http://127.0.0.1:38332",
+        unavailable("the node is starting: Loading block index…"),
+    )];
+    let error = refused(Machine::new(&nodes).look(&wanted(&dir)));
+    assert_eq!(
+        error.to_string(),
+        "http://127.0.0.1:38332: the node is starting: Loading block index…"
+    );
 }
 
 #[test]

@@ -101,9 +101,7 @@ pub(super) fn sorted(error: jsonrpc::Error, method: &str) -> RpcError {
             Ok(error) => *error,
             Err(_) => RpcError::garbage(method),
         },
-        jsonrpc::Error::Rpc(error) if error.code == IN_WARMUP => {
-            RpcError::Unavailable(format!("the node is starting: {}", error.message))
-        }
+        jsonrpc::Error::Rpc(error) if error.code == IN_WARMUP => RpcError::starting(&error.message),
         jsonrpc::Error::Rpc(error) => RpcError::Refused {
             code: error.code,
             message: error.message,

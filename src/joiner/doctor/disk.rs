@@ -2,12 +2,13 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
 use bitcoin::{Network, blockdata::constants::genesis_block};
 
-use super::Check;
+use super::{Check, rights};
 use crate::{
     config::Config,
     index::{Beside, DATABASE, IndexError},
@@ -35,10 +36,7 @@ pub(super) fn look(config: &Config, network: Network, txs: Option<u64>, checks: 
         Err(error) => checks.push(Check::fail(
             "index folder",
             format!("{}: this user cannot write there: {error}", there.display()),
-            format!(
-                "sudo chown -R $USER {}, or ambra --db-dir DIR",
-                there.display()
-            ),
+            writable(&folder, &error),
         )),
     }
     if let (Ok(space), Some(txs)) = (rustix::fs::statvfs(&there), txs) {
@@ -103,6 +101,19 @@ fn index(folder: &Path, network: Network, checks: &mut Vec<Check>) -> bool {
     }
 }
 
+/// What lets this user write in the index's folder, and in no other.
+fn writable(folder: &Path, error: &std::io::Error) -> String {
+    let (user, place) = (rights::user(), rights::quoted(folder));
+    match error.kind() {
+        ErrorKind::ReadOnlyFilesystem => {
+            "ambra --db-dir DIR on a disk that can be written".to_owned()
+        }
+        ErrorKind::StorageFull => "make room, or ambra --db-dir DIR on another disk".to_owned(),
+        _ if folder.is_dir() => format!("sudo chown -R {user} {place}, or ambra --db-dir DIR"),
+        _ => format!("sudo install -d -o {user} -m 700 {place}, or ambra --db-dir DIR"),
+    }
+}
+
 /// The folder, or the nearest one above it that is there.
 fn existing(folder: &Path) -> PathBuf {
     folder
@@ -115,7 +126,8 @@ fn existing(folder: &Path) -> PathBuf {
 fn room(folder: &Path, free: u64, txs: u64, has_index: bool) -> Check {
     const NAME: &str = "disk";
     let size = |bytes: u64| match bytes {
-        0..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
         _ => format!("{:.1} GB", bytes as f64 / 1e9),
     };
     let index = txs * BYTES_PER_TX;
@@ -156,6 +168,20 @@ mod tests {
         assert_eq!(level(80_000, false), Level::Ok);
         assert_eq!(level(39_999, true), Level::Warn);
         assert_eq!(level(40_000, true), Level::Ok);
+    }
+
+    #[test]
+    fn only_the_indexs_own_folder_is_given_to_this_user() {
+        let dir = tempfile::tempdir().unwrap();
+        let new = dir.path().join("new");
+        let denied = std::io::Error::from(ErrorKind::PermissionDenied);
+        let mend = writable(&new, &denied);
+        assert!(mend.starts_with("sudo install -d -o "), "{mend}");
+        assert!(mend.contains(new.to_str().unwrap()), "{mend}");
+        let mend = writable(dir.path(), &denied);
+        assert!(mend.starts_with("sudo chown -R "), "{mend}");
+        let full = std::io::Error::from(ErrorKind::StorageFull);
+        assert!(writable(&new, &full).starts_with("make room"));
     }
 
     #[test]

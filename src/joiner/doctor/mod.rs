@@ -5,6 +5,7 @@
 mod disk;
 mod machine;
 mod node;
+mod rights;
 mod wallets;
 
 use serde::Serialize;
@@ -81,23 +82,21 @@ pub(super) async fn run(config: &Config, as_json: bool) -> Result<Outcome, RunEr
 /// All checks, in the order in which a person mends them. Blocks.
 fn look(config: &Config) -> Vec<Check> {
     let mut checks = Vec::new();
-    let (network, txs) = match discover::discover(&wanted(config)) {
+    let wanted = wanted(config);
+    let (network, txs) = match discover::discover(&wanted) {
         Ok(location) => {
             let found = node::look(config, &location, &mut checks);
-            (Some(location.network), found)
+            (location.network, found)
         }
         Err(error) => {
             checks.push(node::not_found(&error));
-            (config.network, None)
+            // The rest is looked at for the network that is likely meant.
+            (discover::likely_network(&wanted), None)
         }
     };
-    if let Some(network) = network {
-        disk::look(config, network, txs, &mut checks);
-    }
+    disk::look(config, network, txs, &mut checks);
     machine::look(config, &mut checks);
-    if let Some(network) = network {
-        wallets::look(config, network, &mut checks);
-    }
+    wallets::look(config, network, &mut checks);
     checks
 }
 

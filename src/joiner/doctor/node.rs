@@ -1,23 +1,26 @@
 //! What the node says, and how its blocks can be read.
 
 use std::{
+    io::ErrorKind,
     net::{TcpStream, ToSocketAddrs},
+    path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bitcoin::Network;
 use serde_json::json;
 
-use super::Check;
+use super::{Check, rights};
 use crate::{
     config::{BlockSourceChoice, Config, network_name},
     daemon::{
         discover::{DiscoverError, NodeLocation},
-        files::BlockFiles,
+        files::{BlockFiles, FilesError},
         rest::Rest,
         rpc::{ChainInfo, NetworkInfo, Rpc, RpcAuth, RpcConfig, RpcError},
+        running::running_nodes,
     },
-    joiner::node::{belong_to, host_of},
+    joiner::node::{belong_to, host_of, nodes_nearby},
 };
 
 /// For each question; a node that is well answers at once.
@@ -34,45 +37,82 @@ const AHEAD_MAX: u64 = 2 * 3600;
 /// On main a gap of so many seconds between blocks is rarer than one in sixty million.
 const AGE_MAX: u64 = 3 * 3600;
 
-/// Both, so that blocks and transactions are heard of at once.
-const ZMQ_LINES: &str = "bitcoin.conf: zmqpubhashblock=tcp://127.0.0.1:28332\nbitcoin.conf: zmqpubsequence=tcp://127.0.0.1:28332";
+const ZMQ_HASHBLOCK: &str = "bitcoin.conf: zmqpubhashblock=tcp://127.0.0.1:28332";
+const ZMQ_SEQUENCE: &str = "bitcoin.conf: zmqpubsequence=tcp://127.0.0.1:28332";
 
 /// The words say what to do: [`DiscoverError`] ends with it.
 pub(super) fn not_found(error: &DiscoverError) -> Check {
     let name = match error {
+        DiscoverError::NoAnswer { tried } if is_refused(tried) => "cookie",
         DiscoverError::CookieUnreadable { .. }
         | DiscoverError::NoCredentials { .. }
         | DiscoverError::WrongLogin { .. } => "cookie",
         DiscoverError::WrongNetwork { .. } | DiscoverError::UnknownChain { .. } => "network",
         DiscoverError::NoDataDir { .. }
+        | DiscoverError::DataDirClosed { .. }
         | DiscoverError::NoCookie { .. }
         | DiscoverError::NoAnswer { .. } => "node",
     };
-    let mend = match error {
+    let usual = match error {
         DiscoverError::NoDataDir { .. } => {
-            "ambra --daemon-dir DIR, or --daemon-rpc-url http://HOST:PORT with --rpc-user and --rpc-password"
+            "ambra --daemon-dir DIR, or --daemon-rpc-url http://HOST:PORT with --rpc-user and --rpc-password".to_owned()
         }
+        DiscoverError::DataDirClosed { path, .. } => rights::way_to(path)
+            .unwrap_or_else(|| format!("ls -ld {}", rights::quoted(path))),
         DiscoverError::NoCookie { .. } => {
-            "bitcoind -daemon, or ambra --daemon-dir DIR, or --cookie-file FILE"
+            "bitcoind -daemon, or ambra --daemon-dir DIR, or --cookie-file FILE".to_owned()
         }
-        DiscoverError::CookieUnreadable { .. } => {
-            "bitcoin.conf: rpccookieperms=group; then: sudo usermod -aG BITCOIND'S_GROUP $USER"
-        }
+        DiscoverError::CookieUnreadable { path, .. } => open_cookie(path),
         DiscoverError::NoCredentials { .. } => {
-            "ambra --rpc-user USER --rpc-password PASSWORD, or --cookie-file FILE"
+            "ambra --rpc-user USER --rpc-password PASSWORD, or --cookie-file FILE".to_owned()
         }
         DiscoverError::WrongLogin { .. } => {
-            "the --rpc-user and --rpc-password of bitcoin.conf, or neither: the cookie needs none"
+            "the --rpc-user and --rpc-password of bitcoin.conf, or neither: the cookie needs none".to_owned()
+        }
+        DiscoverError::NoAnswer { tried } if is_refused(tried) => {
+            "bitcoin-cli stop, then bitcoind -daemon: it still runs with another rpcpassword than bitcoin.conf says now"
+                .to_owned()
+        }
+        DiscoverError::NoAnswer { tried } if tried.iter().any(|(_, error)| error.is_starting()) => {
+            "wait: Ambra begins by itself when the node is ready".to_owned()
         }
         DiscoverError::NoAnswer { .. } => {
-            "bitcoind -daemon (bitcoin.conf: server=1), and see that --daemon-rpc-url and rpcport are the same"
+            "bitcoind -daemon (bitcoin.conf: server=1), and see that --daemon-rpc-url and rpcport are the same".to_owned()
         }
         DiscoverError::WrongNetwork { .. } => {
-            "leave --network out, or --daemon-rpc-url of the other node"
+            "leave --network out, or --daemon-rpc-url of the other node".to_owned()
         }
-        DiscoverError::UnknownChain { .. } => "bitcoin.conf: chain=main",
+        DiscoverError::UnknownChain { .. } => "bitcoin.conf: chain=main".to_owned(),
+    };
+    // Better than a guess: what leads to the node that runs.
+    let nearby = match error {
+        DiscoverError::NoDataDir { .. } | DiscoverError::NoCookie { .. } => nodes_nearby(),
+        _ => Vec::new(),
+    };
+    let mend = match nearby.is_empty() {
+        true => usual,
+        false => nearby.join("\n"),
     };
     Check::fail(name, error.to_string(), mend)
+}
+
+fn is_refused(tried: &[(String, RpcError)]) -> bool {
+    tried
+        .iter()
+        .any(|(_, error)| matches!(error, RpcError::WrongLogin(_)))
+}
+
+/// bitcoind writes it anew at each start, with the mode that `rpccookieperms` says; so its folder, its mode and the
+/// group have to let this user in.
+fn open_cookie(cookie: &Path) -> String {
+    let mut lines: Vec<String> = rights::way_to(cookie).into_iter().collect();
+    lines.push("bitcoin.conf: rpccookieperms=group, then restart bitcoind".to_owned());
+    lines.push(format!(
+        "sudo usermod -aG \"$(sudo stat -c %G {})\" {}, then log in again",
+        rights::quoted(cookie),
+        rights::user()
+    ));
+    lines.join("\n")
 }
 
 /// Looks at a node that answers; the number of its transactions, where it knows.
@@ -185,10 +225,21 @@ fn blocks(
         ));
         return Blocks::ByNode;
     };
-    let opened = BlockFiles::open(folder).map_err(|error| error.to_string());
+    let opened = BlockFiles::open(folder).map_err(|error| {
+        let mend = match &error {
+            FilesError::Read { cause, .. } if cause.kind() == ErrorKind::PermissionDenied => {
+                open_blocks(folder)
+            }
+            FilesError::NoFiles { .. } => no_blocks(rpc.url()),
+            FilesError::Read { .. } | FilesError::Damaged { .. } => {
+                "ambra --blocks-dir DIR, if they are elsewhere on this machine".to_owned()
+            }
+        };
+        (error.to_string(), mend)
+    });
     let opened = opened.and_then(|files| match belong_to(&files, rpc) {
         Ok(()) => Ok(files),
-        Err(error) => Err(error.0),
+        Err(error) => Err((error.0, no_blocks(rpc.url()))),
     });
     match opened {
         Ok(files) => {
@@ -202,15 +253,39 @@ fn blocks(
             ));
             Blocks::ByFiles
         }
-        Err(why) => {
-            let mend = format!(
-                "sudo setfacl -R -m u:$USER:rX -m d:u:$USER:rX {} (and x on the folders above it), or run Ambra as \
-                 bitcoind's user",
-                folder.display()
-            );
-            let says = format!("{why}; blocks are asked of the node, which is slower");
+        Err((why, mend)) => {
+            let says = match config.block_source {
+                BlockSourceChoice::Files => format!("{why}; --block-source asks for them"),
+                _ => format!("{why}; blocks are asked of the node, which is slower"),
+            };
             checks.push(worse(config, net, says, mend));
             Blocks::ByNode
+        }
+    }
+}
+
+/// With a default that files inherit which come later.
+fn open_blocks(folder: &Path) -> String {
+    let (user, place) = (rights::user(), rights::quoted(folder));
+    let mut lines: Vec<String> = rights::way_to(folder).into_iter().collect();
+    lines.push(format!(
+        "sudo setfacl -R -m u:{user}:rX -m d:u:{user}:rX {place}"
+    ));
+    lines.join("\n")
+}
+
+/// Where they were moved with an option of bitcoind's own command line, which can be seen.
+fn no_blocks(rpc_url: &str) -> String {
+    let moved: Vec<PathBuf> = running_nodes()
+        .into_iter()
+        .filter(|node| node.answers_at(rpc_url))
+        .filter_map(|node| node.blocks_dir)
+        .collect();
+    match &moved[..] {
+        [] => "ambra --blocks-dir DIR: the folder of the node's blk*.dat".to_owned(),
+        moved => {
+            let line = |folder: &PathBuf| format!("ambra --blocks-dir {}", rights::quoted(folder));
+            moved.iter().map(line).collect::<Vec<_>>().join("\n")
         }
     }
 }
@@ -250,22 +325,20 @@ fn zmq(rpc: &Rpc) -> Check {
     const NAME: &str = "ZMQ";
     let notifications = match rpc.zmq_notifications() {
         Ok(notifications) => notifications,
-        Err(error) => return Check::warn(NAME, error.to_string(), ZMQ_LINES),
+        Err(error) => return Check::warn(NAME, error.to_string(), ZMQ_SEQUENCE),
     };
     let has = |kind: &str| notifications.iter().any(|one| one.kind == kind);
-    let lacks: Vec<&str> = ["pubhashblock", "pubsequence"]
-        .into_iter()
-        .filter(|kind| !has(kind))
-        .collect();
-    if !lacks.is_empty() {
-        return Check::warn(
-            NAME,
-            format!(
-                "the node publishes no {}: its news are asked for every few seconds",
-                lacks.join(" and no ")
+    // It tells of blocks too. Without either, blocks are waited for by RPC and come at once all the same.
+    if !has("pubsequence") {
+        const LATE: &str = "new payments are asked for every few seconds";
+        let (lacks, mend) = match has("pubhashblock") {
+            true => ("pubsequence", ZMQ_SEQUENCE.to_owned()),
+            false => (
+                "pubhashblock and no pubsequence",
+                format!("{ZMQ_HASHBLOCK}\n{ZMQ_SEQUENCE}"),
             ),
-            ZMQ_LINES,
-        );
+        };
+        return Check::warn(NAME, format!("the node publishes no {lacks}: {LATE}"), mend);
     }
     let silent = notifications
         .iter()
@@ -330,6 +403,54 @@ fn clock_check(now: u64, block: u64, peers: u32, network: Network) -> Check {
 mod tests {
     use super::*;
     use crate::joiner::doctor::Level;
+
+    fn chain(members: &str) -> ChainInfo {
+        let zeros = "0".repeat(64);
+        let text = format!(
+            r#"{{"chain":"main","blocks":5,"headers":10,"bestblockhash":"{zeros}","verificationprogress":0.5,
+            "initialblockdownload":{members}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_node_that_still_downloads_is_waited_for_and_no_fault() {
+        let check = |members, network| chain_check(&chain(members), network);
+        let behind = check("true", Network::Bitcoin);
+        assert_eq!(behind.level, Level::Warn);
+        assert!(behind.says.contains("50.0 %"), "{behind:?}");
+        // On regtest a chain whose newest block is old is nothing else than that.
+        assert_eq!(check("true", Network::Regtest).level, Level::Ok);
+        assert_eq!(check("false", Network::Bitcoin).level, Level::Ok);
+    }
+
+    #[test]
+    fn a_node_that_prunes_is_a_fault_once_blocks_are_gone() {
+        let level = |members| pruned(&chain(members)).level;
+        assert_eq!(level("false"), Level::Ok);
+        assert_eq!(level(r#"false,"pruned":true"#), Level::Warn);
+        assert_eq!(level(r#"false,"pruned":true,"pruneheight":0"#), Level::Warn);
+        assert_eq!(level(r#"false,"pruned":true,"pruneheight":3"#), Level::Fail);
+    }
+
+    #[test]
+    fn what_mends_a_node_that_does_not_answer_follows_from_its_words() {
+        let mend = |error: RpcError| {
+            let tried = vec![("http://127.0.0.1:8332".to_owned(), error)];
+            let check = not_found(&DiscoverError::NoAnswer { tried });
+            (check.name, check.mend.unwrap())
+        };
+        let (name, line) = mend(RpcError::Unavailable(
+            "the node is starting: Verifying".into(),
+        ));
+        assert_eq!(name, "node");
+        assert!(line.starts_with("wait"), "{line}");
+        let (name, line) = mend(RpcError::WrongLogin("no".into()));
+        assert_eq!(name, "cookie");
+        assert!(line.contains("another rpcpassword"), "{line}");
+        let (_, line) = mend(RpcError::Unavailable("nothing listens".into()));
+        assert!(line.starts_with("bitcoind -daemon"), "{line}");
+    }
 
     #[test]
     fn the_clock_is_held_against_the_newest_block() {
