@@ -220,3 +220,54 @@ fn the_ladder_test_sees_what_it_should() {
         assert_eq!(violations(Path::new(path), text), [""; 0], "{path}: {text}");
     }
 }
+
+#[test]
+fn no_code_of_ours_is_unsafe() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // The compiler forbids it in the library, the program, the tests, the benches and the build script.
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("a manifest");
+    assert!(manifest.contains("[lints.rust]\nunsafe_code = \"forbid\"\n"));
+    // Fuzz targets and the wallets' runner are packages of their own; the macro of a fuzz target makes unsafe code of
+    // its own, so what they say is looked at instead.
+    let mut files = vec![root.join("build.rs")];
+    for folder in ["src", "tests", "contrib", "fuzz/fuzz_targets"] {
+        rust_files(&root.join(folder), &mut files);
+    }
+    let word = ["un", "safe"].concat();
+    let is_unsafe = |line: &str| {
+        let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+        words.any(|found| found == word)
+    };
+    assert!(is_unsafe(&format!("    {word} {{")) && !is_unsafe("#![forbid(unsafe_code)]"));
+    for file in files {
+        let code = without_comments(&fs::read_to_string(&file).expect("text"));
+        let found = code.lines().find(|line| is_unsafe(line));
+        assert_eq!(found, None, "{}", file.display());
+    }
+}
+
+/// `contrib/fuzz.sh` builds with `--locked`.
+#[test]
+fn the_lock_of_the_fuzz_targets_knows_every_dependency() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).expect("text");
+    let manifest = read("Cargo.toml");
+    let (_, rest) = manifest.split_once("\n[dependencies]\n").expect("a list");
+    let names: Vec<&str> = rest
+        .lines()
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(names.len() > 20, "{names:?}");
+    let lock = read("fuzz/Cargo.lock");
+    let own = lock.split("[[package]]");
+    let own = own.filter(|package| package.contains("\nname = \"ambra\"\n"));
+    let own: String = own.collect();
+    for name in names {
+        assert!(
+            own.contains(&format!("\n \"{name}")),
+            "{name}: run `cargo update -w` in fuzz/"
+        );
+    }
+}

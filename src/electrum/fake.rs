@@ -44,6 +44,8 @@ pub struct World {
     pub spenders: HashMap<OutPoint, (Txid, i64)>,
     /// Scripts that take a disk.
     pub on_disk: HashSet<ScriptHash>,
+    /// Questions that may read far wait at the gate, from memory too.
+    pub far_waits: bool,
     pub fault: Fault,
     pub node_is_away: bool,
     /// The node takes no transaction.
@@ -260,7 +262,8 @@ impl FakeView {
     }
 
     fn ask(&self, script: &ScriptHash, ask: &Ask) -> Result<History, QueryError> {
-        if self.world.on_disk.contains(script) {
+        let is_far = ask.list_max.is_none() && ask.rows_max.is_none();
+        if self.world.on_disk.contains(script) || (is_far && self.world.far_waits) {
             self.fake.pass_gate(Some(ask))?;
         }
         self.check()?;

@@ -1,6 +1,7 @@
 //! The same story over every transport, and what each bound does.
 
 mod enemies;
+mod limits;
 
 use std::{
     path::PathBuf,
@@ -37,6 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct TestServer {
     fake: Fake,
+    stats: Arc<Stats>,
     urls: Vec<String>,
     stop: watch::Sender<bool>,
     running: JoinHandle<std::io::Result<()>>,
@@ -59,8 +61,9 @@ impl TestServer {
         }
         let urls = listeners.iter().map(Listener::url).collect();
         let fake = Fake::new();
+        let stats = Arc::<Stats>::default();
         let shared = Shared {
-            stats: Default::default(),
+            stats: stats.clone(),
             backend: fake.backend(),
             settings: Arc::new(Settings {
                 protocol_max: Version::V1_7,
@@ -73,6 +76,7 @@ impl TestServer {
         let running = tokio::spawn(run(listeners, shared, stopped));
         TestServer {
             fake,
+            stats,
             urls,
             stop,
             running,

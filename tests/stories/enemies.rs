@@ -445,7 +445,7 @@ impl Attacker<'_> {
     }
 }
 
-fn attack_with(scale: &Scale) {
+fn attack_with(scale: &Scale, story: &str) {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let node = Node::start(NodeOptions::default());
     node.mine(2_016, &Treasury::elsewhere());
@@ -550,7 +550,7 @@ fn attack_with(scale: &Scale) {
         }));
     }
     report(
-        "enemies",
+        story,
         &json!({"attacks": told, "memory_before_mib": mib(before), "memory_bound_mib": mib(before) + MEMORY_MIB_MAX, "files_before": files}),
     );
     drop(attacks);
@@ -559,11 +559,11 @@ fn attack_with(scale: &Scale) {
 
 #[test]
 fn enemies_cost_no_more_than_is_stated_and_others_are_served() {
-    attack_with(&IN_THE_SUITE);
+    attack_with(&IN_THE_SUITE, "enemies in the suite");
 }
 
 #[test]
 #[ignore = "takes two minutes: contrib/enemies.sh"]
 fn enemies_are_measured() {
-    attack_with(&MEASURED);
+    attack_with(&MEASURED, "enemies");
 }

@@ -6,6 +6,8 @@ use serde_json::Value;
 
 const BEGIN: &str = "<!-- figures: made by contrib/torture.sh -->";
 const END: &str = "<!-- end of figures -->";
+const ENEMIES_BEGIN: &str = "<!-- enemies: made by contrib/enemies.sh -->";
+const ENEMIES_END: &str = "<!-- end of enemies -->";
 
 /// The newest line of each story.
 fn newest(report: &str) -> BTreeMap<String, Value> {
@@ -141,24 +143,67 @@ fn table(newest: &BTreeMap<String, Value>) -> String {
     table
 }
 
-/// The document with another table.
-fn remade(document: &str, table: &str) -> String {
-    let (before, rest) = document.split_once(BEGIN).expect("the table's begin");
-    let (_, after) = rest.split_once(END).expect("the table's end");
-    format!("{before}{BEGIN}\n{table}{END}{after}")
+/// What each attack of `enemies` did.
+fn enemies_table(line: &Value) -> String {
+    let figures = &line["figures"];
+    let mut table = format!(
+        "Before: {} MiB and {} open files; stated bound: {} MiB. Code: {}.\n\n\
+         | attack | memory, at most | honest client waits: p50 | p99 | worst | answers | open files: most | after |\n\
+         |---|---|---|---|---|---|---|---|\n",
+        figures["memory_before_mib"],
+        figures["files_before"],
+        figures["memory_bound_mib"],
+        line["code"].as_str().unwrap_or("–"),
+    );
+    for attack in figures["attacks"].as_array().into_iter().flatten() {
+        let ms = |name: &str| format!("{:.1} ms", attack[name].as_f64().unwrap_or_default());
+        table.push_str(&format!(
+            "| {} | {} MiB | {} | {} | {} | {} | {} | {} |\n",
+            attack["attack"].as_str().unwrap_or_default(),
+            attack["memory_mib"],
+            ms("p50_ms"),
+            ms("p99_ms"),
+            ms("worst_ms"),
+            with_commas(&attack["answers"]),
+            with_commas(&attack["files_during"]),
+            with_commas(&attack["files_after"]),
+        ));
+    }
+    table
 }
 
-/// For `contrib/torture.sh`.
-#[test]
-#[ignore = "writes a document"]
-fn the_document_is_remade_from_the_report() {
+/// The document with another table between these lines.
+fn remade(document: &str, [begin, end]: [&str; 2], table: &str) -> String {
+    let (before, rest) = document.split_once(begin).expect("the table's begin");
+    let (_, after) = rest.split_once(end).expect("the table's end");
+    format!("{before}{begin}\n{table}{end}{after}")
+}
+
+/// Writes a table made of the report's newest lines into the document.
+fn remake(lines: [&str; 2], table: impl Fn(&BTreeMap<String, Value>) -> String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reliability.md");
     let report = std::env::var("STORIES_REPORT").expect("STORIES_REPORT names the report");
     let report = fs::read_to_string(report).expect("the report can be read");
     let document = fs::read_to_string(&path).expect("the document can be read");
     let table = table(&newest(&report));
     println!("{table}");
-    fs::write(path, remade(&document, &table)).expect("the document can be written");
+    fs::write(path, remade(&document, lines, &table)).expect("the document can be written");
+}
+
+/// For `contrib/torture.sh`.
+#[test]
+#[ignore = "writes a document"]
+fn the_document_is_remade_from_the_report() {
+    remake([BEGIN, END], table);
+}
+
+/// For `contrib/enemies.sh`.
+#[test]
+#[ignore = "writes a document"]
+fn the_table_of_enemies_is_remade_from_the_report() {
+    remake([ENEMIES_BEGIN, ENEMIES_END], |newest| {
+        enemies_table(newest.get("enemies").expect("enemies were measured"))
+    });
 }
 
 #[test]
@@ -172,7 +217,7 @@ not JSON
     let document = format!("head\n{BEGIN}\nold table\n{END}\ntail\n");
     let table = table(&newest(report));
     assert_eq!(
-        remade(&document, &table),
+        remade(&document, [BEGIN, END], &table),
         format!(
             "head\n{BEGIN}\n| proof | what was seen | seed | code |\n|---|---|---|---|\n\
              | kills (SIGKILL) | 1,201: Node 1, Tip 1,200; after 800 restarts the index equalled a fresh one row by row, \
@@ -184,5 +229,7 @@ not JSON
 #[test]
 fn the_document_has_a_place_for_the_figures() {
     let document = include_str!("../../docs/reliability.md");
-    assert!(document.contains(BEGIN) && document.contains(END));
+    for line in [BEGIN, END, ENEMIES_BEGIN, ENEMIES_END] {
+        assert!(document.contains(line), "{line}");
+    }
 }
