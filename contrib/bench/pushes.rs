@@ -23,6 +23,8 @@ use crate::{
 
 /// A push that takes longer is a failure.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// A server that needs longer to take all subscriptions is not asked for its pushes.
+const SUBSCRIBING_MAX: Duration = Duration::from_secs(120);
 /// What a transaction pays to the miner, in satoshis.
 const FEE: u64 = 2_000;
 
@@ -75,6 +77,7 @@ impl Watch {
             random.bytes(32, &mut bytes);
             requests.push(subscribe(&hex(&bytes)));
         }
+        let started = Instant::now();
         let (push_to, pushes) = mpsc::channel();
         let (header_to, headers) = mpsc::channel();
         for connection in 0..connections {
@@ -82,6 +85,12 @@ impl Watch {
             let which: Vec<usize> = (connection..requests.len()).step_by(connections).collect();
             // A slow server may need longer than one measurement is given.
             for some in which.chunks(500) {
+                if started.elapsed() > SUBSCRIBING_MAX {
+                    let count = requests.len();
+                    return Err(
+                        format!("{count} subscriptions took over {SUBSCRIBING_MAX:?}").into(),
+                    );
+                }
                 let answered = load::pipeline(&mut client, &requests, some, 50)?;
                 if answered.len() != some.len() {
                     return Err("a subscription was not answered".into());

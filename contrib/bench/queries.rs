@@ -48,12 +48,28 @@ struct Args {
 
 /// Names of figures and their values, in order.
 #[derive(Default)]
-struct Figures(Vec<(String, String)>);
+struct Figures {
+    figures: Vec<(String, String)>,
+    failures: usize,
+}
 
 impl Figures {
     fn add(&mut self, name: &str, value: String) {
         eprintln!("{name}: {value}");
-        self.0.push((name.to_owned(), value));
+        self.figures.push((name.to_owned(), value));
+    }
+
+    /// Goes on with the next measurement where one fails, for a run may take minutes and nobody may sit beside it.
+    fn try_add(&mut self, name: &str, value: impl FnOnce() -> Result<String, Failure>) {
+        match value() {
+            Ok(value) => self.add(name, value),
+            Err(failure) => {
+                self.failures += 1;
+                eprintln!("{name}: FAILED: {failure}");
+                let value = format!("failed: {failure}");
+                self.figures.push((name.to_owned(), value));
+            }
+        }
     }
 }
 
@@ -76,13 +92,17 @@ fn main() -> Result<(), Failure> {
             columns.push((server.name().to_owned(), figures));
         }
     }
-    print_table(&args, &columns)
+    print_table(&args, &columns)?;
+    match columns.iter().map(|(_, figures)| figures.failures).sum() {
+        0 => Ok(()),
+        failures => Err(format!("{failures} measurements failed").into()),
+    }
 }
 
 fn print_table(args: &Args, columns: &[(String, Figures)]) -> Result<(), Failure> {
     let mut names: Vec<&str> = Vec::new();
     for (_, figures) in columns {
-        for (name, _) in &figures.0 {
+        for (name, _) in &figures.figures {
             if !names.contains(&name.as_str()) {
                 names.push(name);
             }
@@ -100,7 +120,8 @@ fn print_table(args: &Args, columns: &[(String, Figures)]) -> Result<(), Failure
         let cells: Vec<&str> = columns
             .iter()
             .map(|(_, figures)| {
-                let found = figures.0.iter().find(|(known, _)| known == name);
+                let mut known = figures.figures.iter();
+                let found = known.find(|(known, _)| known == name);
                 found.map_or("–", |(_, value)| value)
             })
             .collect();
@@ -112,7 +133,7 @@ fn print_table(args: &Args, columns: &[(String, Figures)]) -> Result<(), Failure
     }
     let results: serde_json::Map<String, serde_json::Value> = columns
         .iter()
-        .map(|(name, figures)| (name.clone(), json!(figures.0)))
+        .map(|(name, figures)| (name.clone(), json!(figures.figures)))
         .collect();
     let text = serde_json::to_string_pretty(&results)?;
     fs::write(args.dir.join("queries.json"), text)?;
@@ -156,18 +177,21 @@ fn whole(
     node.wait_for(u64::from(height))?;
 
     let log = args.dir.join(format!("queries-{server:?}.log"));
-    let start = || -> Result<Started, Failure> {
+    let start_as = |server: Server| -> Result<Started, Failure> {
         node.warm()?;
         process::warm(&db_dir)?;
         let mut started = servers::start(server, &args.programs, &node, &db_dir, &log)?;
         started.wait_until_served(record)?;
         Ok(started)
     };
-    start()?.running.stop()?;
+    let start = || start_as(server);
+    // The index is the same whatever it is made from, and soonest made from files.
+    start_as(server.first_sync())?.running.stop()?;
     let bench = Bench::new(args, record, server.is_slow());
     bench.cold(&start, figures)?;
     bench.warm(&start()?.address, figures)?;
-    bench.memory(&start()?, figures)?;
+    bench.memory(&start()?, figures);
+    bench.restart(&start, figures);
     bench.pushes(&node, &start()?, figures)?;
     node.running.stop()?;
     fs::remove_dir_all(node_dir)?;
@@ -236,21 +260,31 @@ impl<'a> Bench<'a> {
                 .map(|script| ask("subscribe", script))
                 .collect();
             for name in [name, "the same again"] {
-                let answers = rate(&started.address, 4, 50, &requests)?;
-                answers.check(|number, result| check_status(scripts[number], result))?;
-                figures.add(name, format!("{:.0} /s", answers.rate()));
+                figures.try_add(name, || {
+                    let before = started.running.used()?.cpu_seconds;
+                    let answers = rate(&started.address, 4, 50, &requests)?;
+                    let cpu = started.running.used()?.cpu_seconds - before;
+                    answers.check(|number, result| check_status(scripts[number], result))?;
+                    let micros = 1e6 * cpu / answers.lines.len() as f64;
+                    let rate = answers.rate();
+                    Ok(format!(
+                        "{rate:.0} /s ({micros:.0} µs of its processor time each)"
+                    ))
+                });
             }
         }
         let name = "first subscribe of 5,500 entries";
         if self.wants(name) {
-            let started = start()?;
-            let mut client = Client::negotiated(&started.address)?;
-            let mut times = Vec::new();
-            let count = if self.is_slow { 5 } else { 24 };
-            for script in self.medium.iter().take(count) {
-                times.push(timed(&mut client, "subscribe", script, check_status)?);
-            }
-            figures.add(name, milliseconds(percentile(&mut times, 50)));
+            figures.try_add(name, || {
+                let started = start()?;
+                let mut client = Client::negotiated(&started.address)?;
+                let mut times = Vec::new();
+                let count = if self.is_slow { 5 } else { 24 };
+                for script in self.medium.iter().take(count) {
+                    times.push(timed(&mut client, "subscribe", script, check_status)?);
+                }
+                Ok(milliseconds(percentile(&mut times, 50)))
+            });
         }
         type Check = fn(&Script, &str) -> Result<(), Failure>;
         let asked: [(&'static str, Check); 4] = [
@@ -264,26 +298,29 @@ impl<'a> Bench<'a> {
             if !self.wants(&name) {
                 continue;
             }
-            let started = start()?;
-            let mut client = Client::negotiated(&started.address)?;
-            let first = timed(&mut client, method, self.largest, check)?;
-            let mut again = Vec::new();
-            for _ in 0..if self.is_slow { 1 } else { 7 } {
-                again.push(timed(&mut client, method, self.largest, check)?);
-            }
-            let again = percentile(&mut again, 50);
-            let text = format!("{} · {}", milliseconds(first), milliseconds(again));
-            figures.add(&name, text);
+            figures.try_add(&name, || {
+                let started = start()?;
+                let mut client = Client::negotiated(&started.address)?;
+                let first = timed(&mut client, method, self.largest, check)?;
+                let mut again = Vec::new();
+                for _ in 0..if self.is_slow { 1 } else { 7 } {
+                    again.push(timed(&mut client, method, self.largest, check)?);
+                }
+                let again = percentile(&mut again, 50);
+                Ok(format!("{} · {}", milliseconds(first), milliseconds(again)))
+            });
         }
         let name = "a wallet's whole first sync";
         if self.wants(name) {
-            let mut times = Vec::new();
-            for round in 0..3 {
-                let started = start()?;
-                let scripts: Vec<&Script> = self.small[round * 200..][..200].to_vec();
-                times.push(wallet::first_sync(&started.address, &scripts)?);
-            }
-            figures.add(name, milliseconds(percentile(&mut times, 50)));
+            figures.try_add(name, || {
+                let mut times = Vec::new();
+                for round in 0..3 {
+                    let started = start()?;
+                    let scripts: Vec<&Script> = self.small[round * 200..][..200].to_vec();
+                    times.push(wallet::first_sync(&started.address, &scripts)?);
+                }
+                Ok(milliseconds(percentile(&mut times, 50)))
+            });
         }
         Ok(())
     }
@@ -298,40 +335,49 @@ impl<'a> Bench<'a> {
                 .iter()
                 .map(|script| ask("get_history", script))
                 .collect();
-            let answers = rate(address, 4, 10, &requests)?;
-            answers.check(|number, result| check_history(scripts[number], result))?;
-            figures.add(name, format!("{:.0} /s", answers.rate()));
+            figures.try_add(name, || {
+                let answers = rate(address, 4, 10, &requests)?;
+                answers.check(|number, result| check_history(scripts[number], result))?;
+                Ok(format!("{:.0} /s", answers.rate()))
+            });
         }
         let name = "`transaction.get`";
         if self.wants(name) {
             let txs = &self.record.txs;
             let requests: Vec<Request> = txs.iter().map(wallet::get_transaction).collect();
-            let answers = rate(address, 4, 10, &requests)?;
-            answers.check(|number, result| wallet::check_transaction(&txs[number], result))?;
-            figures.add(name, format!("{:.0} /s", answers.rate()));
+            figures.try_add(name, || {
+                let answers = rate(address, 4, 10, &requests)?;
+                answers.check(|number, result| wallet::check_transaction(&txs[number], result))?;
+                Ok(format!("{:.0} /s", answers.rate()))
+            });
         }
         let name = "`transaction.get_merkle`";
         if self.wants(name) {
             let txs = &self.record.txs;
             let requests: Vec<Request> = txs.iter().map(wallet::get_merkle).collect();
-            let answers = rate(address, 4, 10, &requests)?;
-            let mut client = Client::negotiated(address)?;
-            let height = self.record.chain.as_ref().map_or(0, |chain| chain.height);
-            let roots = wallet::merkle_roots(&mut client, height)?;
-            answers.check(|number, result| wallet::check_merkle(&txs[number], &roots, result))?;
-            figures.add(name, format!("{:.0} /s", answers.rate()));
+            figures.try_add(name, || {
+                let answers = rate(address, 4, 10, &requests)?;
+                let mut client = Client::negotiated(address)?;
+                let height = self.record.chain.as_ref().map_or(0, |chain| chain.height);
+                let roots = wallet::merkle_roots(&mut client, height)?;
+                answers
+                    .check(|number, result| wallet::check_merkle(&txs[number], &roots, result))?;
+                Ok(format!("{:.0} /s", answers.rate()))
+            });
         }
-        if self.wants("a mix on 16 connections: rate · p99") {
-            self.mix(address, figures)?;
+        let name = "a mix on 16 connections: rate · p99";
+        if self.wants(name) {
+            figures.try_add(name, || self.mix(address));
         }
-        if self.wants("others' small requests while one asks for the largest: p99") {
-            self.beside_largest(address, figures)?;
+        let name = "others' small requests while one asks for the largest: p99";
+        if self.wants(name) {
+            figures.try_add(name, || self.beside_largest(address));
         }
         Ok(())
     }
 
     /// All requests, histories of 5,500 entries among them, one at a time on each of 16 connections.
-    fn mix(&self, address: &str, figures: &mut Figures) -> Result<(), Failure> {
+    fn mix(&self, address: &str) -> Result<String, Failure> {
         let deadline = Instant::now() + Duration::from_secs(if self.is_slow { 30 } else { 6 });
         let work = |number: u64| -> Result<Vec<Duration>, Failure> {
             let mut random = Random::new(1, number);
@@ -344,11 +390,7 @@ impl<'a> Bench<'a> {
         let mut times = in_threads(16, work)?;
         let rate = times.len() as f64 / started.elapsed().as_secs_f64();
         let p99 = milliseconds(percentile(&mut times, 99));
-        figures.add(
-            "a mix on 16 connections: rate · p99",
-            format!("{rate:.0} /s · {p99}"),
-        );
-        Ok(())
+        Ok(format!("{rate:.0} /s · {p99}"))
     }
 
     /// A wallet's request; one in a hundred is about a script of 5,500 entries.
@@ -368,7 +410,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn beside_largest(&self, address: &str, figures: &mut Figures) -> Result<(), Failure> {
+    fn beside_largest(&self, address: &str) -> Result<String, Failure> {
         let deadline = Instant::now() + Duration::from_secs(if self.is_slow { 30 } else { 6 });
         let is_over = AtomicBool::new(false);
         let (times, large) = std::thread::scope(|scope| {
@@ -401,22 +443,19 @@ impl<'a> Bench<'a> {
         });
         let mut times = times?;
         let large = large.map_err(|_| "a thread failed")??;
-        figures.add(
-            "others' small requests while one asks for the largest: p99",
-            format!(
-                "{} ({large} of the largest answered)",
-                milliseconds(percentile(&mut times, 99))
-            ),
-        );
-        Ok(())
+        let p99 = milliseconds(percentile(&mut times, 99));
+        Ok(format!("{p99} ({large} of the largest answered)"))
     }
 
     /// 5,000 connections with 10 subscriptions each.
-    fn memory(&self, started: &Started, figures: &mut Figures) -> Result<(), Failure> {
+    fn memory(&self, started: &Started, figures: &mut Figures) {
         let name = "memory of a connection with 10 subscriptions";
-        if !self.wants(name) {
-            return Ok(());
+        if self.wants(name) {
+            figures.try_add(name, || self.memory_of_a_connection(started));
         }
+    }
+
+    fn memory_of_a_connection(&self, started: &Started) -> Result<String, Failure> {
         let count = if self.is_slow { 500 } else { 5_000 };
         // What a server keeps of scripts is bounded, and all clients'. It is there before, so as not to be counted.
         let mut first = Client::negotiated(&started.address)?;
@@ -437,14 +476,24 @@ impl<'a> Bench<'a> {
             clients.push(client);
         }
         let after = started.running.used()?.memory;
-        figures.add(
-            name,
-            format!(
-                "{:.1} KiB ({count} connections)",
-                after.saturating_sub(before) as f64 / 1024.0 / count as f64
-            ),
-        );
-        Ok(())
+        let kib = after.saturating_sub(before) as f64 / 1024.0 / count as f64;
+        Ok(format!("{kib:.1} KiB ({count} connections)"))
+    }
+
+    fn restart(&self, start: &impl Fn() -> Result<Started, Failure>, figures: &mut Figures) {
+        let name = "stop · serving again";
+        if self.wants(name) {
+            figures.try_add(name, || {
+                let stop = start()?.running.stop()?;
+                let started = start()?;
+                let serving = started.serving_after;
+                Ok(format!(
+                    "{:.2} · {:.2} s",
+                    stop.as_secs_f64(),
+                    serving.as_secs_f64()
+                ))
+            });
+        }
     }
 
     fn pushes(&self, node: &Node, started: &Started, figures: &mut Figures) -> Result<(), Failure> {
@@ -453,36 +502,43 @@ impl<'a> Bench<'a> {
         let rpc = node.rpc()?;
         let name = "node takes a transaction → push: median · worst";
         if self.wants(name) {
-            let watch = pushes::Watch::start(&started.address, 200, 9_800, 4, &mut random)?;
-            let (median, worst) = pushes::of_transactions(&rpc, &watch, &mut coins)?;
-            let text = format!("{} · {}", milliseconds(median), milliseconds(worst));
-            figures.add(name, text);
+            figures.try_add(name, || {
+                let watch = pushes::Watch::start(&started.address, 200, 9_800, 4, &mut random)?;
+                let (median, worst) = pushes::of_transactions(&rpc, &watch, &mut coins)?;
+                Ok(format!(
+                    "{} · {}",
+                    milliseconds(median),
+                    milliseconds(worst)
+                ))
+            });
         }
         let name = "new block → header push · status push, median";
         if self.wants(name) {
-            let (mut headers, mut statuses) = (Vec::new(), Vec::new());
-            for _ in 0..if self.is_slow { 3 } else { 9 } {
-                let watch = pushes::Watch::start(&started.address, 1, 100, 1, &mut random)?;
-                let push = pushes::of_block(&rpc, &watch, &mut coins, 1)?;
-                headers.push(push.header);
-                statuses.push(push.last_status);
-            }
-            let header = milliseconds(percentile(&mut headers, 50));
-            let status = milliseconds(percentile(&mut statuses, 50));
-            figures.add(name, format!("{header} · {status}"));
+            figures.try_add(name, || {
+                let (mut headers, mut statuses) = (Vec::new(), Vec::new());
+                for _ in 0..if self.is_slow { 3 } else { 9 } {
+                    let watch = pushes::Watch::start(&started.address, 1, 100, 1, &mut random)?;
+                    let push = pushes::of_block(&rpc, &watch, &mut coins, 1)?;
+                    headers.push(push.header);
+                    statuses.push(push.last_status);
+                }
+                let header = milliseconds(percentile(&mut headers, 50));
+                let status = milliseconds(percentile(&mut statuses, 50));
+                Ok(format!("{header} · {status}"))
+            });
         }
         let name = "block of 2,000 transactions, 500,000 subscriptions: last push";
-        if self.wants(name) && !self.is_slow {
-            let watch = pushes::Watch::start(&started.address, 2_000, 498_000, 50, &mut random)?;
-            let push = pushes::of_block(&rpc, &watch, &mut coins, 2_000)?;
-            figures.add(
-                name,
-                format!(
+        if self.wants(name) {
+            figures.try_add(name, || {
+                let watch =
+                    pushes::Watch::start(&started.address, 2_000, 498_000, 50, &mut random)?;
+                let push = pushes::of_block(&rpc, &watch, &mut coins, 2_000)?;
+                Ok(format!(
                     "{} (the node's own answer: {})",
                     milliseconds(push.last_status),
                     milliseconds(push.node)
-                ),
-            );
+                ))
+            });
         }
         Ok(())
     }

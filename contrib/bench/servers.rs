@@ -33,6 +33,14 @@ impl Server {
         }
     }
 
+    /// Who makes the index for it.
+    pub fn first_sync(self) -> Server {
+        match self {
+            Server::Electrs => Server::Electrs,
+            Server::AmbraFiles | Server::AmbraRest | Server::AmbraRpc => Server::AmbraFiles,
+        }
+    }
+
     /// A large history takes seconds where blocks have to be asked for, so it is asked for few.
     pub fn is_slow(self) -> bool {
         self != Server::AmbraFiles
@@ -57,6 +65,8 @@ pub struct Started {
     pub running: Running,
     pub address: String,
     pub at: Instant,
+    /// How long it took to serve, as [`Started::wait_until_served`] saw it.
+    pub serving_after: Duration,
 }
 
 pub fn start(
@@ -105,6 +115,7 @@ pub fn start(
         running,
         address,
         at,
+        serving_after: Duration::ZERO,
     })
 }
 
@@ -122,7 +133,8 @@ impl Started {
                     let status = client.call_raw("blockchain.scripthash.subscribe", &params);
                     if let Ok(status) = status {
                         check_status(script, &status)?;
-                        return Ok(self.at.elapsed());
+                        self.serving_after = self.at.elapsed();
+                        return Ok(self.serving_after);
                     }
                 }
             }

@@ -266,22 +266,10 @@ impl BlockFiles {
         self.read(Kind::Blocks, place.file, place.offset.into(), out)
     }
 
-    /// `size` bytes from `offset` in a block, behind what is in `out`.
-    pub fn part(
-        &self,
-        place: &BlockPlace,
-        offset: u32,
-        size: u32,
-        out: &mut Vec<u8>,
-    ) -> Result<(), FilesError> {
-        let start = out.len();
-        out.resize(start + size as usize, 0);
+    /// Fills `out` with the bytes from `offset` on in a block.
+    pub fn part(&self, place: &BlockPlace, offset: u32, out: &mut [u8]) -> Result<(), FilesError> {
         let at = u64::from(place.offset) + u64::from(offset);
-        let read = self.read(Kind::Blocks, place.file, at, &mut out[start..]);
-        if read.is_err() {
-            out.truncate(start);
-        }
-        read
+        self.read(Kind::Blocks, place.file, at, out)
     }
 
     /// The undo data of a block: in `out`, and their place in the rev file. `near` is a guess at which of the file's records it is (the

@@ -6,6 +6,9 @@ use super::{
 };
 use crate::chain::TxNum;
 
+/// A step of an iterator costs a fraction of a seek.
+const STEPS_MAX: u32 = 3;
+
 impl Index {
     /// Where transaction `n` lies in its block. For many ascending numbers use one cursor
     /// ([`Index::tx_places`]).
@@ -15,9 +18,9 @@ impl Index {
 
     /// A cursor that remembers the row it is in: cheap for ascending numbers.
     pub fn tx_places(&self) -> TxPlaces<'_> {
-        let rows = self.db.raw_iterator_cf(self.family(TxPositionRow::FAMILY));
         TxPlaces {
-            rows,
+            index: self,
+            rows: None,
             current: None,
         }
     }
@@ -41,41 +44,89 @@ impl Index {
 
 /// Looks up places of ascending transaction numbers.
 pub struct TxPlaces<'a> {
-    rows: rocksdb::DBRawIterator<'a>,
+    index: &'a Index,
+    /// Made when a row lies near the one before, and from then on used. It stands at the current row.
+    rows: Option<rocksdb::DBRawIterator<'a>>,
     current: Option<TxPositionRow>,
 }
 
-impl TxPlaces<'_> {
+impl<'a> TxPlaces<'a> {
     pub fn get(&mut self, n: TxNum) -> Result<Option<TxPlace>, IndexError> {
-        if let Some(place) = self.current.as_ref().and_then(|row| row.get(n)) {
+        if let Some(place) = self.known(n) {
             return Ok(Some(place));
         }
-        if !self.steps_to(n) {
-            self.rows.seek(TxPositionRow::key(n));
+        let is_there = self.steps_to(n);
+        let rows = self.iterator();
+        if !is_there {
+            rows.seek(TxPositionRow::key(n));
         }
-        self.rows.status()?;
-        self.current = match self.rows.item() {
+        rows.status()?;
+        self.current = match rows.item() {
             Some((key, value)) => Some(TxPositionRow::decode(key, value)?),
             None => None,
         };
-        Ok(self.current.as_ref().and_then(|row| row.get(n)))
+        Ok(self.known(n))
     }
 
-    /// Goes to the row of a transaction that lies little further on: a step costs a fraction of a seek. Where
-    /// it gives up, `false`.
-    fn steps_to(&mut self, n: TxNum) -> bool {
-        const STEPS_MAX: u32 = 3;
-        const REACH: u32 = STEPS_MAX * POSITIONS_PER_ROW as u32;
-        let Some(row) = &self.current else {
-            return false;
+    /// The same of a transaction in the block whose transactions are `first` to `end` (not included). A row
+    /// belongs to one block, so its key is known: to get it takes half of what it takes to make an iterator
+    /// and to seek.
+    pub fn get_in(
+        &mut self,
+        n: TxNum,
+        first: TxNum,
+        end: TxNum,
+    ) -> Result<Option<TxPlace>, IndexError> {
+        if let Some(place) = self.known(n) {
+            return Ok(Some(place));
+        }
+        if self.rows.is_some() || self.is_near(n) {
+            return self.get(n);
+        }
+        let Some(last) = TxPositionRow::last_in_row(n, first, end) else {
+            return Ok(None);
         };
-        if n <= row.last || n.0 - row.last.0 > REACH {
+        let key = TxPositionRow::key(last);
+        let family = self.index.family(TxPositionRow::FAMILY);
+        self.current = match self.index.db.get_pinned_cf(family, key)? {
+            Some(value) => Some(TxPositionRow::decode(&key, &value)?),
+            None => None,
+        };
+        Ok(self.known(n))
+    }
+
+    fn known(&self, n: TxNum) -> Option<TxPlace> {
+        self.current.as_ref().and_then(|row| row.get(n))
+    }
+
+    fn iterator(&mut self) -> &mut rocksdb::DBRawIterator<'a> {
+        let index = self.index;
+        self.rows.get_or_insert_with(|| {
+            index
+                .db
+                .raw_iterator_cf(index.family(TxPositionRow::FAMILY))
+        })
+    }
+
+    /// A step to the row of this transaction costs less than to look for it.
+    fn is_near(&self, n: TxNum) -> bool {
+        const REACH: u32 = STEPS_MAX * POSITIONS_PER_ROW as u32;
+        let row = self.current.as_ref();
+        row.is_some_and(|row| n > row.last && n.0 - row.last.0 <= REACH)
+    }
+
+    /// Goes to the row of a transaction that lies little further on. Where it gives up, `false`.
+    fn steps_to(&mut self, n: TxNum) -> bool {
+        if !self.is_near(n) {
             return false;
         }
+        let Some(rows) = &mut self.rows else {
+            return false;
+        };
         let key = TxPositionRow::key(n);
         for _ in 0..STEPS_MAX {
-            self.rows.next();
-            if self.rows.key().is_none_or(|at| at >= &key[..]) {
+            rows.next();
+            if rows.key().is_none_or(|at| at >= &key[..]) {
                 return true;
             }
         }

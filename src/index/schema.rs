@@ -171,6 +171,17 @@ impl TxPositionRow {
         })
     }
 
+    /// The last transaction of the row that holds `n`, in the block whose transactions are `first` to `end` (not
+    /// included): a block's rows are full but for the last. `None` where `n` is not the block's.
+    pub fn last_in_row(n: TxNum, first: TxNum, end: TxNum) -> Option<TxNum> {
+        let position = n.0.checked_sub(first.0).filter(|_| n < end)?;
+        let rows = position / POSITIONS_PER_ROW as u32 + 1;
+        let full = rows
+            .checked_mul(POSITIONS_PER_ROW as u32)
+            .and_then(|count| first.0.checked_add(count));
+        Some(TxNum(full.map_or(end.0, |full| full.min(end.0)) - 1))
+    }
+
     /// The number of the first transaction that the row holds.
     pub fn first(&self) -> TxNum {
         // Not `last + 1 - len`: the last number of all would overflow.

@@ -21,11 +21,17 @@ use super::{
     limits::SMALL,
     link::{Link, Received},
     memory::Share,
-    pool::{Client, Letter, Pool},
+    pool::{Client, HELD_MAX, Letter, Pool},
 };
 
 /// Scripts looked at in one go after a change; others get a turn in between.
 const CHANGES_AT_ONCE: usize = 256;
+
+/// Jobs that are handed over together: each time wakes a thread.
+const SUBMITTED_TOGETHER: usize = 16;
+
+/// The longest pause between two looks whether a letter is being held back for others that take long.
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(64);
 
 /// How long a client may go on sending after it was told that it is being closed: its socket is read
 /// so long, for else the system would throw away what it was told.
@@ -108,9 +114,15 @@ pub async fn serve(
     };
     let pause = connection.tick_pause();
     let mut tick = std::pin::pin!(tokio::time::sleep(pause));
+    let mut look_pause = HELD_MAX;
+    let mut look = std::pin::pin!(tokio::time::sleep(look_pause));
     let mut change = listener.changed();
     loop {
-        connection.work(mailbox.take());
+        let letters = mailbox.take();
+        if !letters.is_empty() {
+            look_pause = HELD_MAX;
+        }
+        connection.work(letters);
         if !connection.is_within_memory(&*link) {
             return Ok(());
         }
@@ -121,6 +133,11 @@ pub async fn serve(
         let may_read = has_room && connection.ended.is_none() && !connection.session.is_closing();
         let has_changes = has_room && connection.has_changes();
         let may_change = has_room && !has_changes && !connection.session.is_closing();
+        let may_hold = mailbox.may_hold();
+        if may_hold {
+            look.as_mut()
+                .reset(tokio::time::Instant::now() + look_pause);
+        }
         tokio::select! {
             exchanged = poll_fn(|cx| connection.poll(cx, &mut *link, may_read)) => {
                 if exchanged? == Some(Received::End) {
@@ -128,6 +145,7 @@ pub async fn serve(
                 }
             }
             () = mailbox.arrived() => {}
+            () = &mut look, if may_hold => look_pause = (2 * look_pause).min(LOOK_PAUSE_MAX),
             changed = &mut change, if may_change => {
                 connection.changed = changed;
                 change = listener.changed();
@@ -213,7 +231,9 @@ impl Connection<'_> {
             self.session.handle(line, &mut self.outbox, &mut jobs);
             self.last_request = Instant::now();
             self.keep(&mut jobs);
-            self.submit();
+            if self.waiting.len() >= SUBMITTED_TOGETHER {
+                self.submit();
+            }
         }
         if self.inbox.len() > self.limits.line_bytes_max && !self.inbox.has_line() {
             self.too_long();
@@ -285,8 +305,8 @@ impl Connection<'_> {
     /// More may be begun. Long histories that wait hold up nothing else, as long as they are few.
     fn has_room(&self) -> bool {
         self.outbox.len() + self.session.held_bytes() <= self.limits.output_bytes_max
-            && self.waiting.is_empty()
-            && self.in_flight + self.waiting_long.len() < self.limits.jobs_in_flight_max
+            && self.in_flight + self.waiting.len() + self.waiting_long.len()
+                < self.limits.jobs_in_flight_max
     }
 
     fn has_changes(&self) -> bool {

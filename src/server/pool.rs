@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
@@ -18,20 +19,61 @@ use crate::electrum::{Job, Lane, Ran};
 
 use super::{Limits, Stats};
 
+/// So many letters, or so many bytes of them, are worth waking their connection for, even while more of its
+/// short questions are being answered. To wake it, to send and to wake the client costs half as much as an answer.
+const TOGETHER_MAX: usize = 16;
+const TOGETHER_BYTES: usize = 16 << 10;
+/// A letter waits no longer than this for others. What looks whether it does is the next letter; and the
+/// connection itself, if there is none.
+pub const HELD_MAX: Duration = Duration::from_millis(1);
+
 /// Where a client's results are put.
 #[derive(Default)]
 pub struct Mailbox {
-    letters: Mutex<Letters>,
+    letters: Mutex<Letters<Letter>>,
     arrived: Notify,
+    /// Short questions that are waiting or being answered. Who puts the last one's letter always tells.
+    short: AtomicUsize,
     /// Bytes that wait to go out to the client already, as its connection said last.
     outgoing: AtomicUsize,
 }
 
-#[derive(Default)]
-struct Letters {
-    letters: Vec<Letter>,
+struct Letters<T> {
+    letters: Vec<T>,
     /// Of all replies in them.
     bytes: usize,
+    /// When the first of them came.
+    since: Option<Instant>,
+    is_told: bool,
+}
+
+impl<T> Default for Letters<T> {
+    fn default() -> Letters<T> {
+        Letters {
+            letters: Vec::new(),
+            bytes: 0,
+            since: None,
+            is_told: false,
+        }
+    }
+}
+
+impl<T> Letters<T> {
+    /// Adds a letter with so many bytes of reply. True: the connection is to be told now. `others` are still to come
+    /// soon.
+    fn add(&mut self, letter: T, bytes: usize, others: usize) -> bool {
+        self.letters.push(letter);
+        self.bytes += bytes;
+        if self.is_told {
+            return false;
+        }
+        let is_held = others > 0
+            && self.letters.len() < TOGETHER_MAX
+            && self.bytes < TOGETHER_BYTES
+            && self.since.get_or_insert_with(Instant::now).elapsed() < HELD_MAX;
+        self.is_told = !is_held;
+        self.is_told
+    }
 }
 
 /// What became of a job.
@@ -42,17 +84,29 @@ pub enum Letter {
 }
 
 impl Mailbox {
-    fn put(&self, letter: Letter) {
+    fn put(&self, letter: Letter, lane: Lane) {
+        let bytes = match &letter {
+            Letter::Ran(Ran::Done(done)) => done.reply_bytes(),
+            _ => 0,
+        };
         let mut letters = lock(&self.letters);
-        if let Letter::Ran(Ran::Done(done)) = &letter {
-            letters.bytes += done.reply_bytes();
-        }
-        letters.letters.push(letter);
-        let is_first = letters.letters.len() == 1;
+        // # Concurrency
+        // Counted under the lock: so the last of the short ones sees that it is the last, and all letters before
+        // it are told of with it.
+        let others = match lane {
+            Lane::Short => self.short.fetch_sub(1, Ordering::Relaxed) - 1,
+            Lane::Long | Lane::Node => 0,
+        };
+        let must_tell = letters.add(letter, bytes, others);
         drop(letters);
-        if is_first {
+        if must_tell {
             self.arrived.notify_one();
         }
+    }
+
+    /// Letters may be held back for others that are still to come.
+    pub fn may_hold(&self) -> bool {
+        self.short.load(Ordering::Relaxed) > 0
     }
 
     pub fn take(&self) -> Vec<Letter> {
@@ -94,6 +148,8 @@ struct Task {
 struct Queue<T> {
     by_client: HashMap<u64, VecDeque<T>>,
     turns: VecDeque<u64>,
+    /// Threads that wait for something to do.
+    idle: usize,
     is_closed: bool,
 }
 
@@ -102,6 +158,7 @@ impl<T> Default for Queue<T> {
         Queue {
             by_client: HashMap::new(),
             turns: VecDeque::new(),
+            idle: 0,
             is_closed: false,
         }
     }
@@ -189,6 +246,8 @@ impl Pool {
                 mailbox: client.mailbox.clone(),
             });
         }
+        let short = lanes[0].1.len();
+        client.mailbox.short.fetch_add(short, Ordering::Relaxed);
         for (lane, tasks) in lanes {
             lane.add(client.number, tasks);
         }
@@ -219,11 +278,11 @@ impl LaneQueue {
         for task in tasks {
             queue.push(client, task);
         }
+        // A wake costs a call of the system, whether anybody sleeps or not.
+        let wakes = count.min(queue.idle);
         drop(queue);
-        if count == 1 {
+        for _ in 0..wakes {
             self.filled.notify_one();
-        } else {
-            self.filled.notify_all();
         }
     }
 
@@ -236,7 +295,7 @@ impl LaneQueue {
                 true => Letter::NotBegun(task.job),
                 false => Letter::Ran(task.job.run()),
             };
-            task.mailbox.put(letter);
+            task.mailbox.put(letter, self.lane);
         }
     }
 
@@ -250,10 +309,12 @@ impl LaneQueue {
                 self.stats.begin(self.lane);
                 return Some(task);
             }
+            queue.idle += 1;
             queue = self
                 .filled
                 .wait(queue)
                 .unwrap_or_else(PoisonError::into_inner);
+            queue.idle -= 1;
         }
     }
 }
@@ -266,6 +327,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn letters_wait_for_others_until_they_are_many_large_or_old() {
+        // The last one tells, and so does one that is alone.
+        let mut letters = Letters::default();
+        assert!(!letters.add("a", 10, 2));
+        assert!(!letters.add("b", 10, 1));
+        assert!(letters.add("c", 10, 0));
+        assert!(!letters.add("d", 10, 0), "it was told already");
+        assert_eq!(
+            (&letters.letters[..], letters.bytes),
+            (&["a", "b", "c", "d"][..], 40)
+        );
+        // Many.
+        let mut letters = Letters::default();
+        let told: Vec<bool> = (0..TOGETHER_MAX)
+            .map(|_| letters.add("", 10, 100))
+            .collect();
+        assert_eq!(told.iter().position(|&told| told), Some(TOGETHER_MAX - 1));
+        // Large.
+        assert!(Letters::default().add("", TOGETHER_BYTES, 100));
+        // Old.
+        let mut letters = Letters {
+            since: Instant::now().checked_sub(HELD_MAX),
+            ..Letters::default()
+        };
+        assert!(letters.add("", 10, 100));
+    }
 
     #[test]
     fn clients_take_turns_and_each_is_served_in_its_order() {

@@ -573,6 +573,28 @@ async fn a_long_question_holds_up_nobody_and_ends_with_its_client() {
     server.stop().await;
 }
 
+/// Letters may wait for others of the same client, but not for one that takes long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_question_is_answered_while_another_of_the_same_client_waits_for_a_disk() {
+    let limits = Limits {
+        short_threads: 2,
+        ..Limits::default()
+    };
+    let server = TestServer::start(limits, &["tcp"]).await;
+    let mut client = server.client().await;
+    server
+        .fake
+        .change(|world| _ = world.on_disk.insert(script(1)));
+    server.fake.shut_gate();
+    let slow = json!({ "id": 1, "method": "blockchain.scripthash.get_balance", "params": [script(1).to_string()] });
+    let quick = json!({ "id": 2, "method": "blockchain.block.get_chunk", "params": [0] });
+    client.send(&format!("{slow}\n{quick}")).await;
+    assert_eq!(client.next().await.unwrap()["id"], 2);
+    server.fake.open_gate();
+    assert_eq!(client.next().await.unwrap()["id"], 1);
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_certificate_is_used_without_a_restart() {
     let dir = tempfile::tempdir().unwrap();

@@ -12,8 +12,8 @@ use crate::{
     index::{BlockRow, Index, IndexError, TxPlace},
 };
 
-/// Finds a transaction's place; cheap for ascending numbers.
-pub(super) type Places<'a> = Box<dyn FnMut(TxNum) -> Result<TxPlace, QueryError> + 'a>;
+/// Finds a transaction's place in the block that contains it; cheap for ascending numbers.
+pub(super) type Places<'a> = Box<dyn FnMut(&TableBlock, TxNum) -> Result<TxPlace, QueryError> + 'a>;
 
 /// See [`Index`] and [`BlockSource`] for what each question means.
 pub(super) trait Archive: Send + Sync {
@@ -42,26 +42,8 @@ pub(super) trait Archive: Send + Sync {
         each: &mut dyn FnMut(Height, BlockRow) -> ControlFlow<()>,
     ) -> Result<(), QueryError>;
 
-    /// Puts `size` bytes of the block from `offset` on behind what is in `out`.
-    fn append(
-        &self,
-        block: &TableBlock,
-        offset: u32,
-        size: u32,
-        out: &mut Vec<u8>,
-    ) -> Result<(), QueryError>;
-
-    /// Fills `out` with `size` bytes of the block from `offset` on.
-    fn read(
-        &self,
-        block: &TableBlock,
-        offset: u32,
-        size: u32,
-        out: &mut Vec<u8>,
-    ) -> Result<(), QueryError> {
-        out.clear();
-        self.append(block, offset, size, out)
-    }
+    /// Fills `out` with the block's bytes from `offset` on.
+    fn read(&self, block: &TableBlock, offset: u32, out: &mut [u8]) -> Result<(), QueryError>;
 
     /// Bytes between two wanted parts that are rather read than skipped.
     fn gap_bytes(&self) -> u32;
@@ -117,8 +99,9 @@ impl Archive for Disk {
 
     fn places(&self) -> Places<'_> {
         let mut places = self.index.tx_places();
-        Box::new(move |n| {
-            places.get(n)?.ok_or_else(|| {
+        Box::new(move |block, n| {
+            let place = places.get_in(n, block.first_tx, block.end_tx)?;
+            place.ok_or_else(|| {
                 QueryError::Unavailable(format!("the index has no place of transaction {n}"))
             })
         })
@@ -142,13 +125,7 @@ impl Archive for Disk {
         Ok(())
     }
 
-    fn append(
-        &self,
-        block: &TableBlock,
-        offset: u32,
-        size: u32,
-        out: &mut Vec<u8>,
-    ) -> Result<(), QueryError> {
+    fn read(&self, block: &TableBlock, offset: u32, out: &mut [u8]) -> Result<(), QueryError> {
         let hash = || match self.index.block(block.height) {
             Ok(Some(row)) => Ok(row.hash),
             Ok(None) => Err(SourceError(format!(
@@ -157,9 +134,7 @@ impl Archive for Disk {
             ))),
             Err(error) => Err(SourceError(error.to_string())),
         };
-        Ok(self
-            .source
-            .read_part(&hash, &block.place, offset, size, out)?)
+        Ok(self.source.read_part(&hash, &block.place, offset, out)?)
     }
 
     fn gap_bytes(&self) -> u32 {

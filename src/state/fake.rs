@@ -172,7 +172,8 @@ impl Archive for FakeArchive {
     }
 
     fn places(&self) -> Places<'_> {
-        Box::new(|n| {
+        Box::new(|block, n| {
+            assert!(block.contains(n), "{n} is looked for in another block");
             let place = self.rows.read().unwrap().places.get(n.0 as usize).copied();
             place.ok_or_else(|| QueryError::Unavailable(format!("no place of {n}")))
         })
@@ -200,13 +201,7 @@ impl Archive for FakeArchive {
         4 << 10
     }
 
-    fn append(
-        &self,
-        block: &TableBlock,
-        offset: u32,
-        size: u32,
-        out: &mut Vec<u8>,
-    ) -> Result<(), QueryError> {
+    fn read(&self, block: &TableBlock, offset: u32, out: &mut [u8]) -> Result<(), QueryError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         let hook = lock(&self.on_read).take();
         if let Some(mut hook) = hook {
@@ -216,9 +211,9 @@ impl Archive for FakeArchive {
         let part = rows
             .blocks
             .get(block.place.file as usize)
-            .and_then(|(_, bytes)| bytes.get(offset as usize..(offset + size) as usize))
+            .and_then(|(_, bytes)| bytes.get(offset as usize..offset as usize + out.len()))
             .ok_or_else(|| QueryError::Unavailable("no such bytes".to_owned()))?;
-        out.extend_from_slice(part);
+        out.copy_from_slice(part);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! Of a block that was asked for, the rows of its merkle tree from 8 transactions up are kept (8 bytes a
 //! transaction). A proof reads and hashes the 8 transactions around the one that it is about.
 
-use std::{cell::RefCell, ops::ControlFlow, sync::Arc};
+use std::{ops::ControlFlow, sync::Arc};
 
 use bitcoin::{Txid, hashes::Hash};
 use quick_cache::{Weighter, sync::Cache};
@@ -11,6 +11,7 @@ use quick_cache::{Weighter, sync::Cache};
 use super::{
     QueryError,
     archive::Archive,
+    query::Scratch,
     table::{BlockTable, TableBlock},
 };
 use crate::chain::{
@@ -120,12 +121,6 @@ impl BlockTree {
     }
 }
 
-thread_local! {
-    /// Room for a block's bytes, 4 MB at most: to get and give back so much memory for each block costs a tenth of
-    /// the time that its tree takes.
-    static BLOCK_BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 #[derive(Clone)]
 struct TreeBytes;
 
@@ -172,9 +167,9 @@ impl Blocks<'_> {
                 let Some(block) = self.table.block_of(n) else {
                     return Ok(ControlFlow::Continue(()));
                 };
-                let place = places(n)?;
-                self.archive
-                    .read(&block, place.offset, place.size, &mut bytes)?;
+                let place = places(&block, n)?;
+                bytes.resize(place.size as usize, 0);
+                self.archive.read(&block, place.offset, &mut bytes)?;
                 if TxView::parse(&bytes)?.txid() != *txid {
                     return Ok(ControlFlow::Continue(()));
                 }
@@ -230,10 +225,10 @@ impl Blocks<'_> {
     ) -> Result<MerkleProof, QueryError> {
         let key = (self.reorgs, block.height);
         let tree = self.trees.trees.get_or_insert_with(&key, || {
-            BLOCK_BYTES.with_borrow_mut(|bytes| {
-                self.archive.read(block, 0, block.place.size, bytes)?;
-                Ok::<_, QueryError>(Arc::new(BlockTree::of_block(bytes)?))
-            })
+            let mut scratch = Scratch::take();
+            let bytes = scratch.room(block.place.size as usize);
+            self.archive.read(block, 0, bytes)?;
+            Ok::<_, QueryError>(Arc::new(BlockTree::of_block(bytes)?))
         })?;
         tree.proof(position, block.tx_count(), group)
     }
@@ -244,14 +239,15 @@ impl Blocks<'_> {
         let end = block.end_tx.0.min(first.saturating_add(GROUP));
         let mut places = self.archive.places();
         let places = (first..end)
-            .map(|n| places(TxNum(n)))
+            .map(|n| places(block, TxNum(n)))
             .collect::<Result<Vec<_>, _>>()?;
         let start = places.first().map_or(0, |place| place.offset);
         let size = places
             .iter()
             .fold(0u32, |size, place| size.saturating_add(place.size));
-        let mut bytes = Vec::new();
-        self.archive.read(block, start, size, &mut bytes)?;
+        let mut scratch = Scratch::take();
+        let bytes = scratch.room(size as usize);
+        self.archive.read(block, start, bytes)?;
         let mut rest = &bytes[..];
         places
             .iter()

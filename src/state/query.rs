@@ -10,6 +10,7 @@
 mod board;
 mod found;
 mod merge;
+mod scratch;
 
 use std::{
     ops::ControlFlow,
@@ -27,13 +28,14 @@ use super::{
     table::{BlockTable, TableBlock},
 };
 use crate::{
-    chain::{ParseError, ScriptHash, TxNum, TxView, is_unspendable},
+    chain::{ScriptHash, TxNum, TxView, is_unspendable},
     index::TxPlace,
 };
 
 use board::{Board, StopBoard, Turn};
 pub(super) use found::{Addition, Found, OutPoints};
 use merge::Merge;
+pub(super) use scratch::Scratch;
 
 /// Candidates that one thread reads in one go.
 const PIECE: usize = 512;
@@ -114,7 +116,7 @@ struct Target<'a> {
 impl Target<'_> {
     fn is_paid_by(&self, script: &[u8]) -> bool {
         if let Some(known) = self.script.get() {
-            return **known == *script;
+            return is_same(known, script);
         }
         let is_it = !is_unspendable(script) && ScriptHash::new(script) == *self.hash;
         if is_it {
@@ -122,6 +124,11 @@ impl Target<'_> {
         }
         is_it
     }
+}
+
+/// Scripts are alike in their first bytes, and differ in those of a hash.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.last_chunk::<8>() == other.last_chunk::<8>() && one == other
 }
 
 impl Piece {
@@ -289,35 +296,37 @@ impl Reader<'_> {
         let mut found = Vec::with_capacity(candidates.len());
         let mut size = 0usize;
         for &n in candidates {
-            let place = places(n)?;
+            let block = self.block_of(n)?;
+            let place = places(&block, n)?;
             size = size.saturating_add(place.size as usize);
-            found.push((n, place));
+            found.push((n, block, place));
         }
         if size > FEW_BYTES {
             return Ok(None);
         }
-        let mut bytes = Vec::with_capacity(size);
-        for &(n, place) in &found {
-            let block = self.block_of(n)?;
+        let mut scratch = Scratch::take();
+        let bytes = scratch.room(size);
+        let mut start = 0;
+        for (_, block, place) in &found {
+            let end = start + place.size as usize;
             self.archive
-                .append(&block, place.offset, place.size, &mut bytes)?;
+                .read(block, place.offset, &mut bytes[start..end])?;
+            start = end;
         }
-        let mut rest = &bytes[..];
         let mut txs = Vec::with_capacity(found.len());
-        for (n, place) in found {
-            let (tx, after) = rest
-                .split_at_checked(place.size as usize)
-                .ok_or(ParseError::End { at: bytes.len() })?;
-            rest = after;
-            let tx = TxView::parse(tx)?;
+        let mut start = 0;
+        for (n, _, place) in found {
+            let end = start + place.size as usize;
+            let tx = TxView::parse(&bytes[start..end])?;
             txs.push((n, tx, tx.txid()));
+            start = end;
         }
         find_script(target, &txs);
         let script = target.script.get();
         let mut piece = Piece::for_candidates(txs.len());
         for (n, tx, txid) in &txs {
             piece.push(*n, tx, *txid, |paid| {
-                script.is_some_and(|script| **script == *paid)
+                script.is_some_and(|script| is_same(script, paid))
             });
         }
         Ok(Some(piece))
@@ -336,7 +345,7 @@ impl Reader<'_> {
     ) -> Result<(), QueryError> {
         let mut places: Places<'_> = self.archive.places();
         let gap_bytes = self.archive.gap_bytes();
-        let mut bytes = Vec::new();
+        let mut scratch = Scratch::take();
         let mut run: Vec<(TxNum, TxPlace)> = Vec::new();
         let mut numbers = numbers.iter().copied();
         let mut next = numbers.next();
@@ -351,7 +360,7 @@ impl Reader<'_> {
             run.clear();
             let (mut start, mut end) = (0, 0);
             while let Some(n) = next.filter(|&n| block.contains(n)) {
-                let place = places(n)?;
+                let place = places(&block, n)?;
                 let place_end = place.offset.saturating_add(place.size);
                 if run.is_empty() {
                     (start, end) = (place.offset, place_end);
@@ -370,7 +379,8 @@ impl Reader<'_> {
                 run.push((n, place));
                 next = numbers.next();
             }
-            self.archive.read(&block, start, end - start, &mut bytes)?;
+            let bytes = scratch.room((end - start) as usize);
+            self.archive.read(&block, start, bytes)?;
             for (n, place) in &run {
                 let at = (place.offset - start) as usize;
                 let tx = bytes.get(at..at + place.size as usize).unwrap_or_default();

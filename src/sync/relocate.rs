@@ -26,7 +26,7 @@ pub fn fits(index: &Index, files: &BlockFiles) -> Result<bool, IndexError> {
     let Some(tip) = index.tip()? else {
         return Ok(true);
     };
-    let mut header = Vec::new();
+    let mut header = [0; HEADER_LEN];
     let (mut is_any_known, mut is_any_right) = (false, false);
     for sample in 0..=SAMPLES {
         let height = u64::from(tip.height) * u64::from(sample) / u64::from(SAMPLES);
@@ -38,8 +38,7 @@ pub fn fits(index: &Index, files: &BlockFiles) -> Result<bool, IndexError> {
             continue;
         }
         is_any_known = true;
-        header.clear();
-        match files.part(&row.place, 0, HEADER_LEN as u32, &mut header) {
+        match files.part(&row.place, 0, &mut header) {
             Ok(()) if header == row.header => is_any_right = true,
             Ok(()) | Err(_) => return Ok(false),
         }
