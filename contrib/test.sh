@@ -93,10 +93,10 @@ step "rustdoc" env RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-
 step "one-byte tests" cargo test --release --locked --features one-byte-prefixes --test stories oracle
 # Real clients from their registries; one that cannot be installed is skipped aloud.
 step "wallets" contrib/wallets/run-all.sh --ci
-if cargo deny --version >/dev/null 2>&1; then
-    step "cargo-deny" cargo deny --locked check bans licenses sources
+if contrib/deny.sh --get; then
+    step "cargo-deny" contrib/deny.sh
 else
-    summary="$summary$(printf '%-22s skipped (cargo-deny is not installed)' cargo-deny)"$'\n'
+    summary="$summary$(printf '%-22s skipped (no cargo-deny, and none can be had)' cargo-deny)"$'\n'
 fi
 
 printf '\n== Summary\n%s' "$summary"

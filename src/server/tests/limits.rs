@@ -66,20 +66,31 @@ async fn no_more_questions_of_a_client_are_in_work_than_may_be() {
     server
         .fake
         .change(|world| _ = world.on_disk.insert(script(1)));
-    server.fake.shut_gate();
-    let mut client = server.client().await;
-    for id in 0..6 {
-        let balance = question(id, "blockchain.scripthash.get_balance", 1);
-        client.send(&balance).await;
+    let questions: Vec<String> = (0..6)
+        .map(|id| question(id, "blockchain.scripthash.get_balance", 1))
+        .collect();
+    // Line by line nothing more is read; what came in one batch waits.
+    let batch = format!("[{}]", questions.join(","));
+    for (lines, begun) in [(questions.join("\n"), 2), (batch, 6 + 2)] {
+        server.fake.shut_gate();
+        let mut client = server.client().await;
+        client.send(&lines).await;
+        server.begins(Lane::Short, begun).await;
+        server.fake.open_gate();
+        let mut replies = Vec::new();
+        while replies.len() < 6 {
+            match client.next().await.unwrap() {
+                Value::Array(all) => replies.extend(all),
+                one => replies.push(one),
+            }
+        }
+        let mut ids: Vec<u64> = replies
+            .iter()
+            .map(|reply| reply["id"].as_u64().unwrap())
+            .collect();
+        ids.sort_unstable();
+        assert_eq!(ids, [0, 1, 2, 3, 4, 5]);
     }
-    server.begins(Lane::Short, 2).await;
-    server.fake.open_gate();
-    let mut ids = Vec::new();
-    for _ in 0..6 {
-        ids.push(client.next().await.unwrap()["id"].as_u64().unwrap());
-    }
-    ids.sort_unstable();
-    assert_eq!(ids, [0, 1, 2, 3, 4, 5]);
     server.stop().await;
 }
 
