@@ -9,11 +9,18 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 here=$PWD source=$1 folder=$2 log=$3
 
+is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# Another node on regtest may be there for a moment, for tests too.
+deadline=$((SECONDS + 60))
 for port in 18443 18444 24224 60401; do
-    if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-        echo "port $port is taken" >&2
-        exit 75
-    fi
+    while is_taken $port; do
+        if [ $SECONDS -gt $deadline ]; then
+            echo "port $port is taken" >&2
+            exit 75
+        fi
+        sleep 0.2
+    done
 done
 for program in jq curl; do
     command -v $program >/dev/null || { echo "no $program" >&2; exit 75; }

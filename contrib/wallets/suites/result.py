@@ -28,7 +28,7 @@ def outcomes(logs):
     for log in logs:
         text = Path(log).read_text(errors="replace")
         for name, outcome in CARGO.findall(text):
-            found.setdefault(name, []).append(OK.get(outcome, "not offered"))
+            found.setdefault(name.split("::")[-1], []).append(OK.get(outcome, "not offered"))
         for name, place, outcome in UNITTEST.findall(text):
             words = [word for word in place.split(".") if word.startswith("Test")]
             found.setdefault(".".join([*words, name]), []).append(OK.get(outcome, "not offered"))

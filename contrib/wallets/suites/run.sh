@@ -2,7 +2,7 @@
 # Test suites that others wrote, against Ambra: their sources come from their registry, are unpacked under
 # target/wallets/suites and stay there. Those of Rust take some minutes to build, Electrum's own takes most of an hour.
 #
-#   contrib/wallets/suites/run.sh [SUITE...]     of: crates electrs electrum
+#   contrib/wallets/suites/run.sh [SUITE...]     of: electrum crates electrs
 #
 # Where Debian does not give Electrum's source away, ELECTRUM_SOURCE names a folder with it (a clone of its repository).
 set -euo pipefail
@@ -10,7 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 . contrib/wallets/common.sh
 . contrib/wallets/debian.sh
 
-suites=${*:-crates electrs electrum}
+# The longest first: it runs beside the others.
+suites=${*:-electrum crates electrs}
 # A whole suite of Rust, and Electrum's.
 suite_seconds=1200
 electrum_seconds=5400
@@ -86,17 +87,17 @@ crate_suite() {
     result to-file "$title" "$version" "${logs[@]}"
 }
 
-crates() {
+suite_crates() {
     crate_suite "bdk_electrum's own tests" bdk_electrum 0.24.1 --test test_electrum
     crate_suite "electrum_streaming_client's own tests" electrum_streaming_client 0.4.0 --test synopsis
     crate_suite "electrsd's own tests" electrsd 0.43.2 --lib
     crate_suite "lightning-transaction-sync's own tests" lightning-transaction-sync 0.2.7 \
         --features electrum-rustls-ring --test integration_tests
     # These ask a server that is there, by TLS.
-    in_scene=suite-electrum-client crate_suite "electrum-client's own tests" electrum-client 0.25.2 --lib
+    in_scene=suite-electrum-client crate_suite "electrum-client's own tests" electrum-client 0.25.2 --lib raw_client
 }
 
-electrs() {
+suite_electrs() {
     local version=0.11.1 code=0 log=$wallets/$client/electrs.log
     if ! source_of electrs $version; then
         left_out suite-electrs "the source of electrs could not be fetched"
@@ -114,7 +115,7 @@ electrs() {
     esac
 }
 
-electrum() {
+suite_electrum() {
     local source=${ELECTRUM_SOURCE:-$wallets/$client/electrum}
     if ! [ -x "$wallets/electrum/python" ]; then
         left_out suite-electrum "needs what contrib/wallets/electrum/run.sh installs"
@@ -131,14 +132,14 @@ electrum() {
         return
     fi
     ELECTRUM_PYTHON=$wallets/electrum/python SCENE_SECONDS=$electrum_seconds \
-        life suite-electrum $here/electrum.sh "$source"
+        life suite-electrum-regtest $here/electrum.sh "$source"
 }
 
 ELECTRUM=$(command -v electrum || true)
 export ELECTRUM
 for suite in $suites; do
     case $suite in
-    crates | electrs | electrum) $suite ;;
+    crates | electrs | electrum) "suite_$suite" ;;
     *) echo "no suite $suite" && all_well=no ;;
     esac
 done
