@@ -16,6 +16,8 @@ from patience import PATIENCE_SECONDS, wait
 ROOT = Path(__file__).resolve().parents[2]
 # Another program may take a free port before ours does; so often others are tried.
 ATTEMPTS = 3
+# For a client to end in good order; what is left then is killed.
+GRACE_SECONDS = 15
 
 
 def free_port():
@@ -196,7 +198,7 @@ class Client:
     def stop(self):
         self.signal(signal.SIGTERM)
         try:
-            wait("the client is gone", lambda: self.process.poll() is not None and not list(self.others()), 15)
+            wait("the client is gone", lambda: self.process.poll() is not None and not list(self.others()), GRACE_SECONDS)
         except TimeoutError:
             self.signal(signal.SIGKILL)
             self.process.wait()

@@ -29,6 +29,11 @@ CLIENTS = {
     "@mempool/electrum-client": ("node", {"tcp": "", "tls": "", "ws": NO_WEB, "wss": NO_WEB}),
     "@electrum-cash/network": ("node", {"tcp": "", "tls": "", "ws": "", "wss": ""}),
 }
+MATRIX = """Numbers are seconds: the step went well and took so long (much of it the client's own start, and the node's mining,
+on a busy machine with two lives at once). A life counts as failed too where Ambra's log had a warning or an error.
+What – stands for is told below.
+
+"""
 
 
 def row(*words):
@@ -121,10 +126,7 @@ def main():
     others = [result for result in results if not result.get("life", True)]
     absent, silent = gaps(lives, skipped)
     text = (HERE / "head.md").read_text()
-    text += "\n## The matrix\n\nNumbers are seconds: the step went well and took so long (much of it the client's own start, and the "
-    text += "node's mining, on a busy machine with two lives at once). A life counts as failed too where Ambra's log had a warning "
-    text += "or an error. – is told below.\n\n"
-    text += matrix(lives) + "\n" + absent
+    text += "\n## The matrix\n\n" + MATRIX + matrix(lives) + "\n" + absent
     text += "\n## What else was seen\n\n" + more(lives)
     text += "\n## Test suites that others wrote\n\n"
     text += "Run from the sources that their registries hold; nothing of them is in this repository.\n\n"

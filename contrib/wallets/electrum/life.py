@@ -164,7 +164,8 @@ def live(wallet, transport):
             stranger = Electrum("stranger")
             try:
                 stranger.start(server, "--serverfingerprint", "00" * 32)
-                wait("it says why", lambda: stranger.said(r"(?i)(?:fingerprint|certificate).{0,40}mismatch|mismatch.{0,40}fingerprint|Untrusted"), 30)
+                refusal = r"(?i)(?:fingerprint|certificate).{0,40}mismatch|mismatch.{0,40}fingerprint|Untrusted"
+                wait("it says why", lambda: stranger.said(refusal))
                 if stranger.ask("getinfo")["connected"]:
                     raise RuntimeError("it is connected")
             finally:
@@ -194,7 +195,12 @@ def live(wallet, transport):
 
     with step("receive a replaced one"):
         replaced, paid = paid, do("bump", txid=paid)["txid"]
-        wait("the new one is there, the old one is not", lambda: paid in (now := wallet.transactions()) and replaced not in now)
+
+        def is_replaced():
+            now = wallet.transactions()
+            return paid in now and replaced not in now
+
+        wait("the new one is there, the old one is not", is_replaced)
         wallet.wait_for_balance(confirmed, COIN // 2)
 
     with step("confirm"):
@@ -212,7 +218,8 @@ def live(wallet, transport):
     with step("replace") as words:
         signed = wallet.run("bumpfee", signed, "20")
         replacement = wallet.run("broadcast", signed)
-        pool = wait("the node has it", lambda: (pool := do("rpc", method="getrawmempool")) and replacement in pool and pool)
+        wait("the node has it", lambda: replacement in do("rpc", method="getrawmempool"))
+        pool = do("rpc", method="getrawmempool")
         if sent in pool or sent == replacement:
             raise RuntimeError("nothing was replaced")
         wait("the wallet knows", lambda: wallet.transactions().get(replacement) == 0 and sent not in wallet.transactions())

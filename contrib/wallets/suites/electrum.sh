@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Electrum's own regtest suite (tests/regtest.py of its source) against Ambra, in a scene: two or three Electrums with channels
-# of Lightning between them, which watch the chain by the server. Of its source nothing is changed but the folder that it
-# works in, the server's port and what its people listen on.
+# Electrum's own regtest suite (tests/regtest.py of its source) against Ambra, in a scene: two or three Electrums with
+# channels of Lightning between them, which watch the chain by the server. Of its source nothing is changed but the
+# folder that it works in, the server's port and what its people listen on.
 #
 #   scene.py suite-electrum contrib/wallets/suites/electrum.sh SOURCE [TEST...]
 #
@@ -36,9 +36,8 @@ chmod +x "$SCENE_DIR"/bin/*
 cp -r "$source" "$SCENE_DIR/electrum"
 cd "$SCENE_DIR/electrum"
 version=$(sed -n "s/^ELECTRUM_VERSION = '\([^']*\)'.*/\1/p" electrum/version.py)
-free_port() { "$SCENE_DIR/bin/python3" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 sed -i "s#/tmp/#$SCENE_DIR/#g; s#127.0.0.1:51001#127.0.0.1:$SCENE_TCP#g" tests/regtest/regtest.sh
-peers=$(free_port) swaps=$(free_port) tower=$(free_port)
+read -r peers swaps tower < <(python3 -c 'from programs import free_port; print(free_port(), free_port(), free_port())')
 sed -i "s/9735/$peers/g; s/5455/$swaps/g; s/12345/$tower/g" tests/regtest.py
 "$SCENE_DIR/bin/python3" -m compileall -q electrum run_electrum tests >/dev/null 2>&1 || true
 

@@ -5,6 +5,7 @@
 #   contrib/wallets/suites/run.sh [SUITE...]     of: electrum crates electrs
 #
 # Where Debian does not give Electrum's source away, ELECTRUM_SOURCE names a folder with it (a clone of its repository).
+# ELECTRUM_TESTS: some of its tests, in unittest's words (tests.regtest.TestLightningAB); all without.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 . contrib/wallets/common.sh
@@ -44,6 +45,7 @@ for package in json.load(sys.stdin)["packages"]:
 
 # The helper crates would fetch an electrs and a bitcoind of their own, and start these instead.
 export ELECTRSD_SKIP_DOWNLOAD=1 BITCOIND_SKIP_DOWNLOAD=1
+export BITCOIND_ARGUMENTS=""
 export ELECTRS_EXE=$PWD/$here/electrs BITCOIND_EXE=$PWD/$here/bitcoind
 export CARGO_TARGET_DIR=$wallets/$client/target CARGO_PROFILE_DEV_DEBUG=0 CARGO_TERM_PROGRESS_WHEN=never RUST_BACKTRACE=0
 unset RUSTFLAGS
@@ -53,6 +55,7 @@ crate_suite() {
     local title=$1 crate=$2 version=$3 folder=$wallets/$client/$2 log run failed tests logs=()
     shift 3
     printf '\n%s %s\n' "$title" "$version"
+    rm -f "$wallets/results/suite-$crate.skipped"
     if ! source_of "$crate" "$version"; then
         left_out "suite-$crate" "the source of $crate could not be fetched"
         return
@@ -88,9 +91,13 @@ crate_suite() {
 }
 
 suite_crates() {
-    crate_suite "bdk_electrum's own tests" bdk_electrum 0.24.1 --test test_electrum
-    crate_suite "electrum_streaming_client's own tests" electrum_streaming_client 0.4.0 --test synopsis
-    crate_suite "electrsd's own tests" electrsd 0.43.2 --lib
+    # These two read bitcoind's answers as those of years ago.
+    BITCOIND_ARGUMENTS=-deprecatedrpc=warnings \
+        crate_suite "bdk_electrum's own tests" bdk_electrum 0.24.1 --test test_electrum
+    BITCOIND_ARGUMENTS=-deprecatedrpc=warnings \
+        crate_suite "electrum_streaming_client's own tests" electrum_streaming_client 0.4.0 --test synopsis
+    # And these two as those of today.
+    crate_suite "electrsd's own tests" electrsd 0.43.2 --features bitcoind_29_0 --lib
     crate_suite "lightning-transaction-sync's own tests" lightning-transaction-sync 0.2.7 \
         --features electrum-rustls-ring --test integration_tests
     # These ask a server that is there, by TLS.
@@ -132,12 +139,13 @@ suite_electrum() {
         return
     fi
     ELECTRUM_PYTHON=$wallets/electrum/python SCENE_SECONDS=$electrum_seconds \
-        life suite-electrum-regtest $here/electrum.sh "$source"
+        life suite-electrum-regtest $here/electrum.sh "$source" ${ELECTRUM_TESTS:-}
 }
 
 ELECTRUM=$(command -v electrum || true)
 export ELECTRUM
 for suite in $suites; do
+    rm -f "$wallets/results/suite-$suite.skipped"
     case $suite in
     crates | electrs | electrum) "suite_$suite" ;;
     *) echo "no suite $suite" && all_well=no ;;
