@@ -131,10 +131,10 @@ def main():
     text += "\n## Test suites that others wrote\n\n"
     text += "Run from the sources that their registries hold; nothing of them is in this repository.\n\n"
     text += suites(others)
+    text += (HERE / "notes.md").read_text()
     if skipped:
         text += "\n## Not run here\n\n"
         text += "".join(f"- `{name}`: {why}\n" for name, why in skipped.items())
-    text += (HERE / "notes.md").read_text()
     (ROOT / "docs/wallets.md").write_text(text)
     print(f"docs/wallets.md: {len(lives)} lives, {len(others)} suites, {len(skipped)} skipped")
     if silent:

@@ -42,9 +42,10 @@ def main():
     for name, runs in outcomes(logs).items():
         outcome = runs[-1]
         words = []
-        if outcome == "ok" and len(runs) > 1:
+        failed_first = outcome == "ok" and "failed" in runs
+        if failed_first:
             words.append(f"in run {len(runs)}")
-        if outcome != "ok" or len(runs) > 1:
+        if outcome != "ok" or failed_first:
             words.append(known.get(name, ""))
         if outcome == "failed" and name not in known:
             unexplained.append(name)
