@@ -2,10 +2,15 @@
 //!
 //! The format is Bitcoin Core's serialization (BIP 144 for witnesses).
 
-use bitcoin::{Txid, hashes::Hash};
+use std::ops::Range;
+
+use bitcoin::{BlockHash, Txid, hashes::Hash};
 use sha2::{Digest, Sha256};
 
-use super::header::{HEADER_LEN, HeaderBytes};
+use super::{
+    header::{HEADER_LEN, HeaderBytes, block_hash},
+    merkle::{Node, merkle_root, parent},
+};
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +21,8 @@ pub enum ParseError {
     Range { what: &'static str, at: usize },
     #[error("{count} bytes too many")]
     Trailing { count: usize },
+    #[error("these are not the bytes of the block with this hash")]
+    OtherBlock,
     #[error("the header of block {height} cannot be read")]
     Header { height: super::Height },
     #[error("the spent outputs do not belong to this block: {what}")]
@@ -134,6 +141,38 @@ impl<'a> BlockView<'a> {
             bytes,
             transactions_at: cursor.at(),
         })
+    }
+
+    /// An error where these are not the bytes of the block with this hash: its header is another, or its transactions
+    /// or their witnesses are not those that it commits to (BIP 141).
+    pub fn check(&self, hash: &BlockHash) -> Result<(), ParseError> {
+        /// Where a header has the root over its transactions.
+        const MERKLE_ROOT: Range<usize> = 36..68;
+        let (mut txids, mut wtxids) = (Vec::new(), Vec::new());
+        let (mut commitment, mut has_witness) = (None, false);
+        self.for_each_tx(|_, tx| {
+            txids.push(tx.txid().to_byte_array());
+            if wtxids.is_empty() {
+                commitment = tx.witness_commitment();
+                wtxids.push([0; 32]);
+            } else {
+                has_witness |= tx.has_witness;
+                wtxids.push(Sha256::digest(Sha256::digest(tx.bytes)).into());
+            }
+            Ok::<_, ParseError>(())
+        })?;
+        let is_it = block_hash(self.header) == *hash
+            && merkle_root(txids).is_some_and(|root| root == self.header[MERKLE_ROOT]);
+        let are_witnesses = match commitment {
+            Some((reserved, expected)) => {
+                merkle_root(wtxids).is_some_and(|root| parent(&root, &reserved) == expected)
+            }
+            None => !has_witness,
+        };
+        match is_it && are_witnesses {
+            true => Ok(()),
+            false => Err(ParseError::OtherBlock),
+        }
     }
 
     /// Hands each transaction to `visit`, with its offset from the block's first byte; an error where
@@ -255,6 +294,22 @@ impl<'a> TxView<'a> {
         3 * base_size as u64 + self.bytes.len() as u64
     }
 
+    /// Of a coinbase, what its witness and one of its outputs say of the block's witnesses (BIP 141): the reserved value, and
+    /// the hash of the witnesses' root with it.
+    fn witness_commitment(&self) -> Option<(Node, Node)> {
+        const HEADER: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
+        // The witness is the reserved value alone: one item of 32 bytes, before the lock time.
+        let (witness, _lock_time) = self.bytes.split_last_chunk::<4>()?;
+        let (_, reserved) = witness.split_last_chunk::<32>()?;
+        let said = self
+            .outputs()
+            .filter_map(|output| output.script.strip_prefix(&HEADER)?.first_chunk().copied());
+        // The last one counts.
+        said.last()
+            .filter(|_| self.has_witness)
+            .map(|said| (*reserved, said))
+    }
+
     pub fn inputs(&self) -> Inputs<'a> {
         let mut cursor = Cursor::new(self.body);
         let _count = cursor.compact_size();
@@ -340,5 +395,71 @@ impl<'a> Iterator for Outputs<'a> {
         let script_len = self.cursor.compact_size().ok()?;
         let script = self.cursor.take(script_len).ok()?;
         Some(Output { value, script })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::{
+        Block, OutPoint, ScriptBuf, Witness, blockdata::block::WitnessCommitment,
+        consensus::encode::serialize,
+    };
+
+    use super::*;
+    use crate::chain::fake::FakeChain;
+
+    /// A block with witnesses, and with the commitment to them that its coinbase has.
+    fn with_witnesses() -> Block {
+        let mut chain = FakeChain::new(3, 5);
+        (0..4).for_each(|_| chain.grow(5));
+        let mut block = chain.blocks.pop().unwrap();
+        for tx in &mut block.txdata[1..] {
+            tx.input[0].witness = Witness::from_slice(&[[7u8; 70]]);
+        }
+        let reserved = [9; 32];
+        block.txdata[0].input[0].previous_output = OutPoint::null();
+        block.txdata[0].input[0].witness = Witness::from_slice(&[reserved]);
+        let root = block.witness_root().unwrap();
+        let commitment: WitnessCommitment = Block::compute_witness_commitment(&root, &reserved);
+        let script = [
+            &[0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed],
+            &commitment.to_byte_array()[..],
+        ];
+        let mut output = block.txdata[0].output[0].clone();
+        output.script_pubkey = ScriptBuf::from_bytes(script.concat());
+        block.txdata[0].output.push(output);
+        block.header.merkle_root = block.compute_merkle_root().unwrap();
+        block
+    }
+
+    #[test]
+    fn any_byte_of_a_block_that_is_another_is_seen_witnesses_too() {
+        let block = with_witnesses();
+        assert!(block.check_witness_commitment(), "so says the library");
+        let (hash, bytes) = (block.block_hash(), serialize(&block));
+        let check = |bytes: &[u8]| BlockView::parse(bytes).and_then(|block| block.check(&hash));
+        assert_eq!(check(&bytes), Ok(()));
+        for at in 0..bytes.len() {
+            let mut other = bytes.clone();
+            other[at] ^= 0x20;
+            assert!(check(&other).is_err(), "byte {at}");
+        }
+
+        // Without witnesses nothing commits to any.
+        let mut plain = block.clone();
+        plain
+            .txdata
+            .iter_mut()
+            .for_each(|tx| tx.input[0].witness.clear());
+        plain.txdata[0].output.pop();
+        plain.header.merkle_root = plain.compute_merkle_root().unwrap();
+        let hash = plain.block_hash();
+        let check = |block: &Block| {
+            let bytes = serialize(block);
+            BlockView::parse(&bytes).and_then(|block| block.check(&hash))
+        };
+        assert_eq!(check(&plain), Ok(()));
+        plain.txdata[1].input[0].witness = Witness::from_slice(&[[7u8; 70]]);
+        assert_eq!(check(&plain), Err(ParseError::OtherBlock));
     }
 }

@@ -1,14 +1,17 @@
 //! Block bytes and spent outputs, from files, REST or RPC: the same bytes from each.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bitcoin::BlockHash;
 
 use super::{files::BlockFiles, rest::Rest, rpc::Rpc};
-use crate::chain::{BlockPlace, HeaderBytes, SpentOutputs};
+use crate::chain::{BlockPlace, BlockView, HeaderBytes, SpentOutputs};
 
 /// Memory for whole blocks that REST or RPC gave, in bytes: about 60 of mainnet's.
 const BLOCK_CACHE_BYTES: u64 = 96 << 20;
@@ -56,6 +59,10 @@ pub struct BlockSource {
     blocks: quick_cache::sync::Cache<BlockHash, Arc<Vec<u8>>, BlockBytes>,
     /// The node has no `/rest/blockpart` (Bitcoin Core has it from 31 on).
     has_no_parts: AtomicBool,
+    /// Blocks whose bytes in the files, or in parts, are not what was indexed. At most those of the chain.
+    distrusted: RwLock<HashSet<BlockHash>>,
+    /// Spares questions the lock: nearly always there is none.
+    has_distrusted: AtomicBool,
 }
 
 impl BlockSource {
@@ -68,6 +75,8 @@ impl BlockSource {
             rpc,
             blocks,
             has_no_parts: AtomicBool::new(false),
+            distrusted: RwLock::default(),
+            has_distrusted: AtomicBool::new(false),
         }
     }
 
@@ -97,7 +106,10 @@ impl BlockSource {
         offset: u32,
         out: &mut [u8],
     ) -> Result<(), SourceError> {
-        if let Some(files) = self.files.as_ref().filter(|_| place.is_in_file()) {
+        let is_distrusted =
+            self.has_distrusted.load(Ordering::Acquire) && self.is_distrusted(&hash()?);
+        let files = self.files.as_ref();
+        if let Some(files) = files.filter(|_| place.is_in_file() && !is_distrusted) {
             match files.part(place, offset, out) {
                 Ok(()) => return Ok(()),
                 Err(error) => tracing::debug!("{error}; asking the node"),
@@ -109,14 +121,15 @@ impl BlockSource {
         let block = match self.blocks.get(&hash) {
             Some(block) => block,
             None => {
-                if size <= place.size / LARGEST_PART
+                if !is_distrusted
+                    && size <= place.size / LARGEST_PART
                     && let Some(part) = self.fetch_part(&hash, offset, size)
                 {
                     out.copy_from_slice(&part);
                     return Ok(());
                 }
                 self.blocks
-                    .get_or_insert_with(&hash, || self.fetch(&hash).map(Arc::new))?
+                    .get_or_insert_with(&hash, || self.fetch_checked(&hash).map(Arc::new))?
             }
         };
         let part = block
@@ -125,6 +138,55 @@ impl BlockSource {
             .ok_or_else(|| SourceError(format!("block {hash} is shorter than the index says")))?;
         out.copy_from_slice(part);
         Ok(())
+    }
+
+    fn is_distrusted(&self, hash: &BlockHash) -> bool {
+        let distrusted = self.distrusted.read();
+        distrusted
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(hash)
+    }
+
+    /// What was read of this block is not what was indexed: from now on it is read whole from the node, and held against
+    /// its merkle root. An error where the node's bytes are no better, or these are not the cause.
+    pub fn distrust(&self, hash: &BlockHash, place: &BlockPlace) -> Result<(), SourceError> {
+        let in_files = self.files.as_ref().filter(|_| place.is_in_file());
+        let is_well = in_files.is_some_and(|files| {
+            let mut bytes = Vec::new();
+            let read = files.block(place, &mut bytes).is_ok();
+            read && BlockView::parse(&bytes).is_ok_and(|block| block.check(hash).is_ok())
+        });
+        if is_well || self.is_distrusted(hash) {
+            return Err(SourceError(format!(
+                "the index does not fit block {hash}, which is well: `ambra verify` tells more"
+            )));
+        }
+        if in_files.is_some() {
+            tracing::warn!(
+                "block {hash} ({place}) is damaged in the node's files; asking the node for it"
+            );
+        }
+        let block = self.fetch_checked(hash)?;
+        self.blocks.insert(*hash, Arc::new(block));
+        let distrusted = self.distrusted.write();
+        distrusted
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(*hash);
+        self.has_distrusted.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// A whole block from the node, which hands out what its disk has without a look at the merkle root.
+    fn fetch_checked(&self, hash: &BlockHash) -> Result<Vec<u8>, SourceError> {
+        let bytes = self.fetch(hash)?;
+        let checked = BlockView::parse(&bytes).and_then(|block| block.check(hash));
+        checked.map_err(|error| {
+            SourceError(format!(
+                "the node's own copy of block {hash} is damaged ({error}): start bitcoind once with -reindex, and look \
+                 after its disk"
+            ))
+        })?;
+        Ok(bytes)
     }
 
     /// Part of a block; `None` where the whole block is to be asked for.
@@ -321,6 +383,42 @@ mod tests {
             }
         });
         assert_eq!(asked(&node), ["block"]);
+    }
+
+    #[test]
+    fn a_block_that_is_distrusted_is_asked_for_whole_and_checked() {
+        let known = block(Network::Regtest);
+        let (hash, bytes, place) = &known;
+        let mut damaged = bytes.clone();
+        damaged[100] ^= 1;
+        let node = FakeNode::new([
+            Answer::Http(200, damaged[90..110].to_vec()),
+            Answer::Http(200, bytes.clone()),
+        ]);
+        let source = by_rest(&node);
+        // 1. A part is not checked here.
+        assert_eq!(part(&source, &known, 90, 20), damaged[90..110]);
+        // 2. Who finds it wrong says so. From then on parts come from what was checked.
+        source.distrust(hash, place).unwrap();
+        assert_eq!(part(&source, &known, 90, 20), bytes[90..110]);
+        assert_eq!(asked(&node), ["blockpart", "block"]);
+        // 3. Wrong all the same: not for the bytes.
+        let error = source.distrust(hash, place).unwrap_err();
+        assert!(error.0.contains("the index does not fit"), "{error}");
+    }
+
+    #[test]
+    fn a_block_that_the_node_hands_out_damaged_is_an_error_that_says_what_mends_it() {
+        let (hash, bytes, place) = block(Network::Regtest);
+        let mut damaged = bytes;
+        damaged[100] ^= 1;
+        let answer = || Answer::Http(200, damaged.clone());
+        let node = FakeNode::new([answer(), answer()]);
+        let source = by_rest(&node);
+        let error = source.distrust(&hash, &place).unwrap_err();
+        assert!(error.0.contains("-reindex"), "{error}");
+        let read = source.read_part(&|| Ok(hash), &place, 0, &mut [0; 285]);
+        assert!(read.unwrap_err().0.contains("-reindex"));
     }
 
     #[test]

@@ -139,7 +139,8 @@ impl From<QueryError> for Refusal {
             }
             QueryError::Long => Refusal::Long,
             QueryError::Cancelled => Refusal::Cancelled,
-            QueryError::Unavailable(cause) => {
+            QueryError::Damaged(_) | QueryError::Unavailable(_) => {
+                let cause = error;
                 tracing::warn!("a question could not be answered: {cause}");
                 Refusal::Daemon(
                     "the server cannot read block data now; please try again".to_owned(),

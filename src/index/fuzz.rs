@@ -68,7 +68,7 @@ fn positions(bytes: &[u8]) {
     let Ok(row) = TxPositionRow::decode(key, value) else {
         return;
     };
-    let value = TxPositionRow::encode_value(row.first_offset, &row.sizes);
+    let value = TxPositionRow::encode_value(row.first_offset, &row.sizes, &row.checks);
     assert_eq!(TxPositionRow::decode(key, &value), Ok(row.clone()));
     for n in [row.first(), row.last, TxNum(0), TxNum(u32::MAX)] {
         let _ = row.get(n);

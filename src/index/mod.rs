@@ -27,7 +27,7 @@ pub mod schema;
 #[cfg(test)]
 mod tests;
 
-use bitcoin::BlockHash;
+use bitcoin::{BlockHash, Txid, hashes::Hash};
 
 pub use apply::Truncation;
 pub use beside::Beside;
@@ -42,7 +42,7 @@ pub use positions::TxPlaces;
 pub use rows::{BlockRows, BlockVisitor, visit_block};
 pub use schema::TipRow;
 
-use crate::chain::{BlockPlace, HeaderBytes, TxNum};
+use crate::chain::{BlockPlace, HeaderBytes, TxNum, TxView};
 
 /// A row of the `block` column family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,4 +61,21 @@ pub struct TxPlace {
     /// From the block's first byte.
     pub offset: u32,
     pub size: u32,
+    /// What [`TxPlace::fits`] goes by.
+    pub check: u8,
+}
+
+impl TxPlace {
+    /// The txid's last byte, which answers for all but the witnesses, and the sum (XOR) of all bytes, which answers for
+    /// those and costs next to nothing.
+    pub(crate) fn check_of(tx: &TxView, txid: &Txid) -> u8 {
+        let [.., last] = txid.to_byte_array();
+        tx.bytes.iter().fold(last, |sum, byte| sum ^ byte)
+    }
+
+    /// False if what was read here is not what was indexed. Of other transactions one in 256 passes
+    /// (`docs/decisions/0004-damage-after-indexing.md`).
+    pub fn fits(&self, tx: &TxView, txid: &Txid) -> bool {
+        self.check == TxPlace::check_of(tx, txid)
+    }
 }

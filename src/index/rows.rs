@@ -70,7 +70,7 @@ pub fn visit_block(
         is_coinbase = false;
         let txid = tx.txid();
         txids.push(txid.to_byte_array());
-        visitor.transaction(&tx, &txid, tx_place(offset, &tx)?);
+        visitor.transaction(&tx, &txid, tx_place(offset, &tx, &txid)?);
         Ok(())
     })?;
     spent.finish()?;
@@ -82,7 +82,7 @@ pub fn visit_block(
     Ok(())
 }
 
-fn tx_place(offset: usize, tx: &TxView) -> Result<TxPlace, ParseError> {
+fn tx_place(offset: usize, tx: &TxView, txid: &Txid) -> Result<TxPlace, ParseError> {
     let narrow = |number: usize| {
         u32::try_from(number).map_err(|_| ParseError::Range {
             what: "a transaction",
@@ -92,6 +92,7 @@ fn tx_place(offset: usize, tx: &TxView) -> Result<TxPlace, ParseError> {
     Ok(TxPlace {
         offset: narrow(offset)?,
         size: narrow(tx.bytes.len())?,
+        check: TxPlace::check_of(tx, txid),
     })
 }
 
@@ -101,6 +102,7 @@ pub struct Positions {
     rows: Vec<(TxNum, Vec<u8>)>,
     first_offset: u32,
     sizes: Vec<u32>,
+    checks: Vec<u8>,
 }
 
 impl Positions {
@@ -110,6 +112,7 @@ impl Positions {
             self.first_offset = place.offset;
         }
         self.sizes.push(place.size);
+        self.checks.push(place.check);
         if self.sizes.len() == POSITIONS_PER_ROW {
             self.close(n);
         }
@@ -126,9 +129,10 @@ impl Positions {
     fn close(&mut self, last: TxNum) {
         self.rows.push((
             last,
-            TxPositionRow::encode_value(self.first_offset, &self.sizes),
+            TxPositionRow::encode_value(self.first_offset, &self.sizes, &self.checks),
         ));
         self.sizes.clear();
+        self.checks.clear();
     }
 }
 

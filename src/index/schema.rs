@@ -13,7 +13,8 @@ use crate::chain::{BlockPlace, HEADER_LEN, Height, ScriptHash, TxNum};
 ///
 /// - 1: the first.
 /// - 2: the first sync's rows of script hashes and txids are packed, many to a key.
-pub const FORMAT: u32 = 2;
+/// - 3: a transaction's place has a byte that checks it.
+pub const FORMAT: u32 = 3;
 
 /// Bytes of a script hash in a `history` key.
 ///
@@ -121,7 +122,9 @@ impl TxidRow {
 /// ```text
 /// key    4           TxNum of the last of them, big-endian
 /// value  1–5         offset of the first in the block, LEB128
-///        1–5 each    size of each, LEB128
+///        for each of them:
+///        1–5         size, LEB128
+///        1           the last byte of its txid, as stored, XOR each of its own bytes
 /// ```
 ///
 /// The first row at or after a TxNum is the one that holds it.
@@ -130,6 +133,8 @@ pub struct TxPositionRow {
     pub last: TxNum,
     pub first_offset: u32,
     pub sizes: Vec<u32>,
+    /// As many, see [`TxPlace`].
+    pub checks: Vec<u8>,
 }
 
 impl TxPositionRow {
@@ -139,12 +144,13 @@ impl TxPositionRow {
         last.0.to_be_bytes()
     }
 
-    pub fn encode_value(first_offset: u32, sizes: &[u32]) -> Vec<u8> {
-        let mut value = Vec::with_capacity(5 + 2 * sizes.len());
+    pub fn encode_value(first_offset: u32, sizes: &[u32], checks: &[u8]) -> Vec<u8> {
+        let mut value = Vec::with_capacity(5 + 3 * sizes.len());
         write_leb128(&mut value, first_offset.into());
-        sizes
-            .iter()
-            .for_each(|&size| write_leb128(&mut value, size.into()));
+        for (&size, &check) in sizes.iter().zip(checks) {
+            write_leb128(&mut value, size.into());
+            value.push(check);
+        }
         value
     }
 
@@ -154,8 +160,12 @@ impl TxPositionRow {
             let mut rest = value;
             let first_offset = u32::try_from(read_leb128(&mut rest)?).ok()?;
             let mut sizes = Vec::with_capacity(POSITIONS_PER_ROW);
+            let mut checks = Vec::with_capacity(POSITIONS_PER_ROW);
             while !rest.is_empty() {
                 sizes.push(u32::try_from(read_leb128(&mut rest)?).ok()?);
+                let (check, after) = rest.split_first()?;
+                checks.push(*check);
+                rest = after;
             }
             let count = u32::try_from(sizes.len()).ok()?;
             (count > 0 && sizes.len() <= POSITIONS_PER_ROW && count - 1 <= last.0).then_some(
@@ -163,6 +173,7 @@ impl TxPositionRow {
                     last,
                     first_offset,
                     sizes,
+                    checks,
                 },
             )
         };
@@ -191,13 +202,14 @@ impl TxPositionRow {
     /// Where transaction `n` lies, if it is one of the row's.
     pub fn get(&self, n: TxNum) -> Option<TxPlace> {
         let index = n.0.checked_sub(self.first().0)? as usize;
-        let size = *self.sizes.get(index)?;
+        let (size, check) = (*self.sizes.get(index)?, *self.checks.get(index)?);
         let before = self.sizes[..index]
             .iter()
             .try_fold(0u32, |sum, &size| sum.checked_add(size))?;
         Some(TxPlace {
             offset: self.first_offset.checked_add(before)?,
             size,
+            check,
         })
     }
 }
@@ -382,14 +394,15 @@ mod tests {
 
         #[test]
         fn positions_come_back(last in 64u32.., first_offset in 0u32..4_000_000,
-                               sizes in prop::collection::vec(60u32..400_000, 1..=64)) {
-            let value = TxPositionRow::encode_value(first_offset, &sizes);
+                               txs in prop::collection::vec((60u32..400_000, any::<u8>()), 1..=64)) {
+            let (sizes, checks): (Vec<u32>, Vec<u8>) = txs.iter().copied().unzip();
+            let value = TxPositionRow::encode_value(first_offset, &sizes, &checks);
             let row = TxPositionRow::decode(&TxPositionRow::key(TxNum(last)), &value).unwrap();
             prop_assert_eq!(row.first().0, last + 1 - sizes.len() as u32);
             let mut offset = first_offset;
-            for (index, &size) in sizes.iter().enumerate() {
+            for (index, (size, check)) in txs.into_iter().enumerate() {
                 let n = TxNum(row.first().0 + index as u32);
-                prop_assert_eq!(row.get(n), Some(TxPlace { offset, size }));
+                prop_assert_eq!(row.get(n), Some(TxPlace { offset, size, check }));
                 offset += size;
             }
             prop_assert_eq!(row.get(TxNum(row.first().0 - 1)), None);
@@ -477,7 +490,7 @@ mod tests {
             golden("tx_position key")
         );
         assert_eq!(
-            TxPositionRow::encode_value(81, &[215, 259]),
+            TxPositionRow::encode_value(81, &[215, 259], &[0x4a, 0xff]),
             golden("tx_position value")
         );
         let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Bitcoin);

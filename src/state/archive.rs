@@ -45,6 +45,10 @@ pub(super) trait Archive: Send + Sync {
     /// Fills `out` with the block's bytes from `offset` on.
     fn read(&self, block: &TableBlock, offset: u32, out: &mut [u8]) -> Result<(), QueryError>;
 
+    /// Some of the block's bytes are not those that were indexed: sees to it that they are read from elsewhere. An error
+    /// where that is not possible.
+    fn heal(&self, block: &TableBlock) -> Result<(), QueryError>;
+
     /// Bytes between two wanted parts that are rather read than skipped.
     fn gap_bytes(&self) -> u32;
 }
@@ -135,6 +139,16 @@ impl Archive for Disk {
             Err(error) => Err(SourceError(error.to_string())),
         };
         Ok(self.source.read_part(&hash, &block.place, offset, out)?)
+    }
+
+    fn heal(&self, block: &TableBlock) -> Result<(), QueryError> {
+        match self.index.block(block.height)? {
+            Some(row) => Ok(self.source.distrust(&row.hash, &block.place)?),
+            None => Err(QueryError::Unavailable(format!(
+                "the index has no block {}",
+                block.height
+            ))),
+        }
     }
 
     fn gap_bytes(&self) -> u32 {

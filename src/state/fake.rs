@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicUsize, Ordering},
@@ -21,7 +21,7 @@ use super::{
     table::TableBlock,
 };
 use crate::{
-    chain::{BlockPlace, Height, ScriptHash, TxNum, is_unspendable},
+    chain::{BlockPlace, Height, ScriptHash, TxNum, TxView, is_unspendable},
     index::{BlockRow, TxPlace},
     mempool::Touched,
 };
@@ -39,6 +39,9 @@ pub struct FakeArchive {
 #[derive(Default)]
 struct Rows {
     blocks: Vec<(BlockRow, Vec<u8>)>,
+    /// What the node has of them, if it has its own.
+    whole: Option<Vec<Vec<u8>>>,
+    is_node_damaged: bool,
     places: Vec<TxPlace>,
     history: BTreeSet<(u8, TxNum)>,
     txids: BTreeSet<(u8, TxNum)>,
@@ -71,8 +74,14 @@ impl FakeArchive {
         );
         for tx in &block.txdata {
             let n = TxNum(rows.places.len() as u32);
-            let size = serialize(tx).len() as u32;
-            rows.places.push(TxPlace { offset, size });
+            let tx_bytes = serialize(tx);
+            let size = tx_bytes.len() as u32;
+            let view = TxView::parse(&tx_bytes).unwrap();
+            rows.places.push(TxPlace {
+                offset,
+                size,
+                check: TxPlace::check_of(&view, &view.txid()),
+            });
             offset += size;
             if is_genesis {
                 continue;
@@ -124,6 +133,44 @@ impl FakeArchive {
         rows.places.truncate(first.0 as usize);
         rows.history.retain(|(_, n)| *n < first);
         rows.txids.retain(|(_, n)| *n < first);
+    }
+
+    /// Flips a bit of each byte in the range, of a block's.
+    pub fn spoil(&self, height: Height, bytes: Range<usize>) {
+        let mut rows = self.rows.write().unwrap();
+        let block = &mut rows.blocks[height as usize].1;
+        block[bytes].iter_mut().for_each(|byte| *byte ^= 0x10);
+    }
+
+    /// From now on the node has what the blocks are at this moment.
+    pub fn copy_for_node(&self) {
+        let mut rows = self.rows.write().unwrap();
+        rows.whole = Some(rows.blocks.iter().map(|block| block.1.clone()).collect());
+    }
+
+    /// True if this byte of the block has changed, and its transaction's check byte is the same.
+    pub fn passes_by_chance(&self, height: Height, at: usize) -> bool {
+        let rows = self.rows.read().unwrap();
+        let (row, bytes) = &rows.blocks[height as usize];
+        let places = &rows.places[row.first_tx.0 as usize..][..row.tx_count as usize];
+        places.iter().any(|place| {
+            let range = place.offset as usize..(place.offset + place.size) as usize;
+            range.contains(&at)
+                && TxView::parse(&bytes[range]).is_ok_and(|tx| place.fits(&tx, &tx.txid()))
+        })
+    }
+
+    /// All blocks are again what the node has.
+    pub fn restore(&self) {
+        let mut rows = self.rows.write().unwrap();
+        let whole = rows.whole.clone().unwrap();
+        for (block, whole) in rows.blocks.iter_mut().zip(whole) {
+            block.1 = whole;
+        }
+    }
+
+    pub fn node_is_damaged_too(&self, is_damaged: bool) {
+        self.rows.write().unwrap().is_node_damaged = is_damaged;
     }
 
     fn numbers(rows: &BTreeSet<(u8, TxNum)>, prefix: u8, from: TxNum, below: TxNum) -> Vec<TxNum> {
@@ -194,6 +241,18 @@ impl Archive for FakeArchive {
         let _ = found
             .into_iter()
             .try_for_each(|((row, _), height)| each(height, *row));
+        Ok(())
+    }
+
+    fn heal(&self, block: &TableBlock) -> Result<(), QueryError> {
+        let mut rows = self.rows.write().unwrap();
+        let Some(whole) = rows.whole.as_ref().filter(|_| !rows.is_node_damaged) else {
+            return Err(QueryError::Unavailable("the node's too".to_owned()));
+        };
+        let height = block.height as usize;
+        let bytes = whole[height].clone();
+        assert!(rows.blocks[height].1 != bytes, "the block is well");
+        rows.blocks[height].1 = bytes;
         Ok(())
     }
 

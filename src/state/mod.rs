@@ -7,6 +7,7 @@
 //! - `view`: the questions. `publish`: the one writer's side. `subscriptions`: who hears of what.
 mod archive;
 mod cache;
+mod checked;
 mod headers;
 mod proofs;
 mod publish;
@@ -55,6 +56,9 @@ pub enum QueryError {
     /// The asker is gone; stop working.
     #[error("cancelled")]
     Cancelled,
+    /// Of this block's bytes some are not those that were indexed. Asked again after [`archive::Archive::heal`].
+    #[error("block {0} is damaged")]
+    Damaged(Height),
     /// Block data cannot be had now (node away, file unreadable). For the log; the wallet hears only "unavailable".
     #[error("{0}")]
     Unavailable(String),

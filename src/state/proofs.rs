@@ -11,11 +11,12 @@ use quick_cache::{Weighter, sync::Cache};
 use super::{
     QueryError,
     archive::Archive,
+    checked::checked,
     query::Scratch,
     table::{BlockTable, TableBlock},
 };
 use crate::chain::{
-    BlockView, HEADER_LEN, Height, MerkleProof, Node, ParseError, TxNum, TxView, merkle_parent,
+    BlockView, HEADER_LEN, Height, MerkleProof, Node, ParseError, TxNum, merkle_parent,
 };
 
 /// The lowest row that is kept stands over 2^3 transactions.
@@ -90,19 +91,23 @@ impl BlockTree {
     /// The proof of the transaction at `index` of its group, whose txids are `group`.
     fn proof(
         &self,
+        block: &TableBlock,
         position: u32,
-        tx_count: u32,
         mut group: Vec<Node>,
     ) -> Result<MerkleProof, QueryError> {
         let gap = || QueryError::Unavailable("a block's tree has a gap".to_owned());
         let mut branch = Vec::new();
         let mut index = (position % GROUP) as usize;
-        let mut len = tx_count as usize;
+        let mut len = block.tx_count() as usize;
         for _ in 0..GROUP_BITS {
             if len > 1 {
                 fold_group(&mut group, &mut index, &mut branch, 1);
                 len = len.div_ceil(2);
             }
+        }
+        // The group was read by itself.
+        if group.first() != self.nodes.get((position / GROUP) as usize) {
+            return Err(QueryError::Damaged(block.height));
         }
         let mut rows = &self.nodes[..];
         index = (position / GROUP) as usize;
@@ -170,7 +175,8 @@ impl Blocks<'_> {
                 let place = places(&block, n)?;
                 bytes.resize(place.size as usize, 0);
                 self.archive.read(&block, place.offset, &mut bytes)?;
-                if TxView::parse(&bytes)?.txid() != *txid {
+                let (_, found_txid) = checked(&block, &place, &bytes)?;
+                if found_txid != *txid {
                     return Ok(ControlFlow::Continue(()));
                 }
                 found = Some(n);
@@ -228,9 +234,11 @@ impl Blocks<'_> {
             let mut scratch = Scratch::take();
             let bytes = scratch.room(block.place.size as usize);
             self.archive.read(block, 0, bytes)?;
-            Ok::<_, QueryError>(Arc::new(BlockTree::of_block(bytes)?))
+            let tree = BlockTree::of_block(bytes);
+            let tree = tree.map_err(|_| QueryError::Damaged(block.height))?;
+            Ok::<_, QueryError>(Arc::new(tree))
         })?;
-        tree.proof(position, block.tx_count(), group)
+        tree.proof(block, position, group)
     }
 
     /// The txids of the group in which a position lies.
@@ -254,16 +262,11 @@ impl Blocks<'_> {
             .map(|place| {
                 let (tx, after) = rest
                     .split_at_checked(place.size as usize)
-                    .ok_or(ParseError::End { at: bytes.len() })?;
+                    .ok_or(QueryError::Damaged(block.height))?;
                 rest = after;
-                Ok(TxView::parse(tx)?.txid().to_byte_array())
+                let (_, txid) = checked(block, place, tx)?;
+                Ok(txid.to_byte_array())
             })
             .collect()
-    }
-}
-
-impl From<ParseError> for QueryError {
-    fn from(error: ParseError) -> QueryError {
-        QueryError::Unavailable(format!("a block cannot be read: {error}"))
     }
 }

@@ -25,6 +25,7 @@ use bitcoin::{OutPoint, Txid, hashes::Hash};
 use super::{
     Ask, QueryError,
     archive::{Archive, Places},
+    checked::checked,
     table::{BlockTable, TableBlock},
 };
 use crate::{
@@ -279,8 +280,8 @@ impl Reader<'_> {
             return Ok(piece);
         }
         let mut piece = Piece::for_candidates(candidates.len());
-        self.for_each_tx(candidates, |n, _, tx| {
-            piece.push(n, &tx, tx.txid(), |script| target.is_paid_by(script));
+        self.for_each_tx(candidates, |n, tx, txid| {
+            piece.push(n, &tx, txid, |script| target.is_paid_by(script));
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(piece)
@@ -315,10 +316,10 @@ impl Reader<'_> {
         }
         let mut txs = Vec::with_capacity(found.len());
         let mut start = 0;
-        for (n, _, place) in found {
+        for (n, block, place) in found {
             let end = start + place.size as usize;
-            let tx = TxView::parse(&bytes[start..end])?;
-            txs.push((n, tx, tx.txid()));
+            let (tx, txid) = checked(&block, &place, &bytes[start..end])?;
+            txs.push((n, tx, txid));
             start = end;
         }
         find_script(target, &txs);
@@ -341,7 +342,7 @@ impl Reader<'_> {
     pub fn for_each_tx(
         &self,
         numbers: &[TxNum],
-        mut visit: impl FnMut(TxNum, &TableBlock, TxView<'_>) -> Result<ControlFlow<()>, QueryError>,
+        mut visit: impl FnMut(TxNum, TxView<'_>, Txid) -> Result<ControlFlow<()>, QueryError>,
     ) -> Result<(), QueryError> {
         let mut places: Places<'_> = self.archive.places();
         let gap_bytes = self.archive.gap_bytes();
@@ -384,7 +385,8 @@ impl Reader<'_> {
             for (n, place) in &run {
                 let at = (place.offset - start) as usize;
                 let tx = bytes.get(at..at + place.size as usize).unwrap_or_default();
-                if visit(*n, &block, TxView::parse(tx)?)?.is_break() {
+                let (tx, txid) = checked(&block, place, tx)?;
+                if visit(*n, tx, txid)?.is_break() {
                     return Ok(());
                 }
             }
@@ -403,9 +405,9 @@ impl Reader<'_> {
         let mut candidates = Vec::new();
         let mut search = |candidates: &mut Vec<TxNum>| {
             self.check_cancelled()?;
-            self.for_each_tx(candidates, |n, _, tx| {
+            self.for_each_tx(candidates, |n, tx, txid| {
                 if tx.inputs().any(|input| input.outpoint() == *outpoint) {
-                    spender = Some((n, tx.txid()));
+                    spender = Some((n, txid));
                     return Ok(ControlFlow::Break(()));
                 }
                 Ok(ControlFlow::Continue(()))

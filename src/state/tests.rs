@@ -1,5 +1,7 @@
 //! The whole room over a chain in memory, against brute force.
 
+mod damage;
+
 use std::{
     collections::HashMap,
     sync::{

@@ -26,6 +26,9 @@ const ATTEMPTS_MAX: usize = 16;
 /// only until the mempool has been told of the block.
 const OVERLAP_BLOCKS: u32 = 1000;
 
+/// How many damaged blocks one question has healed at most; those that are left are the next one's.
+const HEALED_MAX: usize = 64;
+
 /// Most reorgs whose forks a View remembers.
 const CUTS_MAX: usize = 64;
 
@@ -347,11 +350,20 @@ impl View {
         question: impl Fn(&View) -> Result<T, Stop>,
     ) -> Result<T, QueryError> {
         let mut newer: Option<Arc<View>> = None;
-        for _ in 0..ATTEMPTS_MAX {
-            match question(newer.as_deref().unwrap_or(self)) {
+        let (mut overtaken, mut healed) = (0, 0);
+        while overtaken < ATTEMPTS_MAX {
+            let view = newer.as_deref().unwrap_or(self);
+            match question(view) {
                 Ok(answer) => return Ok(answer),
+                Err(Stop::Query(QueryError::Damaged(height))) if healed < HEALED_MAX => {
+                    healed += 1;
+                    let block = view.table.block(height);
+                    let block = block.ok_or(QueryError::Damaged(height))?;
+                    view.core.archive.heal(&block)?;
+                }
                 Err(Stop::Query(error)) => return Err(error),
                 Err(Stop::Outdated) => {
+                    overtaken += 1;
                     let cell = self.cell.upgrade().ok_or_else(|| {
                         QueryError::Unavailable("the server is stopping".to_owned())
                     })?;

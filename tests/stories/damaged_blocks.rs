@@ -8,12 +8,15 @@ use serde_json::json;
 
 use crate::{
     ambra::{Ambra, copy_folder},
-    compare::compare_all,
+    compare::{compare_all, compare_or_refused},
     long::report,
     node::{Node, NodeOptions},
     random_chain::RandomChain,
     treasury::Treasury,
 };
+
+/// Places of one block.
+const FLIPS: usize = 8;
 
 /// Blocks and undo data that are not scrambled, so that damage can be aimed.
 const PLAIN: NodeOptions = NodeOptions {
@@ -116,8 +119,7 @@ fn a_damaged_block_or_undo_record_is_named_and_asked_of_the_node() {
 
 #[test]
 fn a_block_file_that_is_damaged_after_the_sync_is_found_by_verify() {
-    // Questions read single transactions, and hold nothing against a merkle root: wallets do that with the proofs
-    // that they ask for. What reads whole blocks is `ambra verify`.
+    // Before a question comes to it.
     let node = Node::start(PLAIN);
     let mut chain = lived_on(&node, 92);
     let own = node.dir().join("regtest/blocks");
@@ -146,5 +148,63 @@ fn a_block_file_that_is_damaged_after_the_sync_is_found_by_verify() {
     report(
         "bits flipped in block files after the sync",
         &json!({"faults": faults}),
+    );
+}
+
+#[test]
+fn bits_that_flip_in_a_block_file_after_the_sync_change_no_answer() {
+    let node = Node::start(PLAIN);
+    let mut chain = lived_on(&node, 93);
+    let own = node.dir().join("regtest/blocks");
+    let (height, block) = busy_block(&node, &own);
+    let (at, size) = (block.place.offset as usize, block.place.size as usize);
+    println!("block {height} lies at {at}");
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&own, copy.path());
+    let path = copy.path().display().to_string();
+    let mut ambra = Ambra::start_with(&node, &["--blocks-dir", &path, "--block-source", "files"]);
+    let flip = |folder: &Path, place: usize| {
+        change(folder, "blk00000.dat", |bytes| bytes[place] ^= 4);
+    };
+    let mut faults = 0;
+    for part in 0..FLIPS {
+        let place = at + 81 + part * (size - 90) / FLIPS;
+        // 1. The file alone: the node is asked, and the log says for what.
+        flip(copy.path(), place);
+        ambra.kill();
+        ambra.launch();
+        ambra.wait_until_synced(&node);
+        compare_all(&mut chain.oracle, &node, &mut ambra.client());
+        let said = ambra.said();
+        let named = format!("(blk00000.dat, offset {at}) is damaged");
+        if said.contains(&named) {
+            faults += 1;
+        }
+        assert!(ambra.is_running());
+        // 2. The node's own file too: an error that says what mends it, and no wrong answer.
+        flip(&own, place);
+        ambra.kill();
+        ambra.launch();
+        ambra.wait_until_synced(&node);
+        let refused = compare_or_refused(&mut chain.oracle, &node, &mut ambra.client());
+        println!("byte {}: {refused} answers refused", place - at);
+        assert_eq!(
+            refused > 0,
+            ambra.said().contains("-reindex"),
+            "{}",
+            ambra.said()
+        );
+        // 3. It was mended.
+        flip(copy.path(), place);
+        flip(&own, place);
+        ambra.kill();
+        ambra.launch();
+        ambra.wait_until_synced(&node);
+        compare_all(&mut chain.oracle, &node, &mut ambra.client());
+    }
+    assert!(2 * faults > FLIPS, "{faults} of {FLIPS} flips were seen");
+    report(
+        "bits flipped under a running server",
+        &json!({"faults": faults, "flips": FLIPS}),
     );
 }

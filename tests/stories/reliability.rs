@@ -93,6 +93,14 @@ fn row(story: &str, figures: &Value) -> Option<(String, String)> {
             story.to_owned(),
             format!("{} flips, each found by `ambra verify`", f("faults")),
         ),
+        "bits flipped under a running server" => (
+            story.to_owned(),
+            format!(
+                "{} flips, {} of them in what was asked for: the node was asked instead, or the answer refused where it has the same",
+                f("flips"),
+                f("faults")
+            ),
+        ),
         "rolled back by 300 blocks" => (
             story.to_owned(),
             format!(

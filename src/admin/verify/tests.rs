@@ -325,12 +325,25 @@ fn a_place_that_is_missing_or_wrong_is_seen() {
     let row = TxPositionRow::decode(&key, value).unwrap();
     let mut sizes = row.sizes.clone();
     sizes[0] += 1;
-    let wrong = TxPositionRow::encode_value(row.first_offset, &sizes);
+    let wrong = TxPositionRow::encode_value(row.first_offset, &sizes, &row.checks);
     story.index.spoil("tx_position", &key, Some(&wrong));
     let sample = story.verify(Blocks::Sample(1));
     assert!(!sample.is_well(), "seen without the block itself: {sample}");
 
-    // 3. No row at all.
+    // 3. A check that is wrong.
+    let mut checks = row.checks.clone();
+    checks[0] ^= 1;
+    let wrong = TxPositionRow::encode_value(row.first_offset, &row.sizes, &checks);
+    story.index.spoil("tx_position", &key, Some(&wrong));
+    assert_eq!(
+        story.faults(),
+        [format!(
+            "tx_position: transactions {first} to {} have other places than in the node's block",
+            last.0
+        )]
+    );
+
+    // 4. No row at all.
     story.index.spoil("tx_position", &key, Some(&[0xff]));
     let faults = story.faults();
     assert!(
@@ -340,9 +353,9 @@ fn a_place_that_is_missing_or_wrong_is_seen() {
     story.index.spoil("tx_position", &key, Some(value));
     assert_eq!(story.faults(), [""; 0]);
 
-    // 4. Above the tip.
+    // 5. Above the tip.
     let above = TxPositionRow::key(TxNum(story.rows[BLOCKS - 1].next_tx().0 + 3));
-    let value = TxPositionRow::encode_value(81, &[100]);
+    let value = TxPositionRow::encode_value(81, &[100], &[0]);
     story.index.spoil("tx_position", &above, Some(&value));
     let faults = story.faults();
     assert!(faults[0].contains("lie above the tip"), "{faults:?}");
