@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{
     header::{HEADER_LEN, HeaderBytes, block_hash},
     merkle::{Node, merkle_root, parent},
+    sha256d::Sha256d,
 };
 
 /// Why bytes are not what they should be.
@@ -285,6 +286,16 @@ impl<'a> TxView<'a> {
             Sha256::digest(self.bytes)
         };
         Txid::from_byte_array(Sha256::digest(once).into())
+    }
+
+    /// Adds what [`TxView::txid`] hashes.
+    pub fn push_to(&self, sha256d: &mut Sha256d) {
+        if self.has_witness {
+            let (version, lock_time) = (&self.bytes[..4], &self.bytes[self.bytes.len() - 4..]);
+            sha256d.push(&[version, self.body, lock_time]);
+        } else {
+            sha256d.push(&[self.bytes]);
+        }
     }
 
     /// BIP 141: three times the size without witnesses, and once the size with them.

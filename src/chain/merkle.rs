@@ -2,6 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
+use super::sha256d::merkle_row_above;
+
 /// A 32-byte node of a merkle tree, in internal byte order.
 pub type Node = [u8; 32];
 
@@ -42,14 +44,7 @@ pub fn merkle_branch(leaves: &[Node], position: usize) -> Option<MerkleProof> {
 /// The root over the leaves; `None` of an empty row. Works in place.
 pub fn merkle_root(mut row: Vec<Node>) -> Option<Node> {
     while row.len() > 1 {
-        let above = row.len().div_ceil(2);
-        for index in 0..above {
-            let left = row[2 * index];
-            // An odd row pairs its last node with itself.
-            let right = row.get(2 * index + 1).copied().unwrap_or(left);
-            row[index] = parent(&left, &right);
-        }
-        row.truncate(above);
+        merkle_row_above(&mut row);
     }
     row.first().copied()
 }

@@ -16,7 +16,7 @@ use super::{
     table::{BlockTable, TableBlock},
 };
 use crate::chain::{
-    BlockView, HEADER_LEN, Height, MerkleProof, Node, ParseError, TxNum, merkle_parent,
+    BlockView, HEADER_LEN, Height, MerkleProof, Node, ParseError, Sha256d, TxNum, merkle_row_above,
 };
 
 /// The lowest row that is kept stands over 2^3 transactions.
@@ -38,20 +38,10 @@ pub(super) fn fold_group(
 ) -> Node {
     for _ in 0..levels {
         branch.push(group[(*index ^ 1).min(group.len() - 1)]);
-        halve(group);
+        merkle_row_above(group);
         *index /= 2;
     }
     group[0]
-}
-
-/// Replaces a row of nodes by the row above.
-fn halve(row: &mut Vec<Node>) {
-    let above = row.len().div_ceil(2);
-    for at in 0..above {
-        let right = (2 * at + 1).min(row.len() - 1);
-        row[at] = merkle_parent(&row[2 * at], &row[right]);
-    }
-    row.truncate(above);
 }
 
 /// The rows of a block's merkle tree, from the row over groups to the root, one after the other. A block
@@ -64,19 +54,20 @@ impl BlockTree {
     /// From a block's bytes, which must be those that its header commits to.
     fn of_block(bytes: &[u8]) -> Result<BlockTree, ParseError> {
         let block = BlockView::parse(bytes)?;
-        let mut row = Vec::with_capacity(block.tx_count as usize);
+        let mut txids = Sha256d::default();
         block.for_each_tx(|_, tx| {
-            row.push(tx.txid().to_byte_array());
+            tx.push_to(&mut txids);
             Ok::<_, ParseError>(())
         })?;
+        let mut row = txids.finish();
         for _ in 0..GROUP_BITS {
             if row.len() > 1 {
-                halve(&mut row);
+                merkle_row_above(&mut row);
             }
         }
         let mut nodes = row.clone();
         while row.len() > 1 {
-            halve(&mut row);
+            merkle_row_above(&mut row);
             nodes.extend_from_slice(&row);
         }
         const MERKLE_ROOT: std::ops::Range<usize> = 36..68;
