@@ -576,8 +576,13 @@ async fn a_long_question_holds_up_nobody_and_ends_with_its_client() {
 /// Letters may wait for others of the same client, but not for one that takes long.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_question_is_answered_while_another_of_the_same_client_waits_for_a_disk() {
+    // No tick of the clock comes to help.
+    let never = Duration::from_secs(3600);
     let limits = Limits {
         short_threads: 2,
+        write_timeout: never,
+        idle_timeout: never,
+        half_closed_timeout: never,
         ..Limits::default()
     };
     let server = TestServer::start(limits, &["tcp"]).await;
@@ -588,8 +593,10 @@ async fn a_short_question_is_answered_while_another_of_the_same_client_waits_for
     server.fake.shut_gate();
     let slow = json!({ "id": 1, "method": "blockchain.scripthash.get_balance", "params": [script(1).to_string()] });
     let quick = json!({ "id": 2, "method": "blockchain.block.get_chunk", "params": [0] });
+    let sent = Instant::now();
     client.send(&format!("{slow}\n{quick}")).await;
     assert_eq!(client.next().await.unwrap()["id"], 2);
+    assert!(sent.elapsed() < Duration::from_secs(5));
     server.fake.open_gate();
     assert_eq!(client.next().await.unwrap()["id"], 1);
     server.stop().await;

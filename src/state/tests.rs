@@ -24,6 +24,8 @@ use crate::{
     mempool::{Mempool, NewTx, Touched},
 };
 
+mod keeping;
+
 /// A node, its index, and the state over it: the chain's writer.
 struct World {
     chain: FakeChain,
