@@ -24,7 +24,7 @@ use crate::{
 /// A push that takes longer is a failure.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// A server that needs longer to take all subscriptions is not asked for its pushes.
-const SUBSCRIBING_MAX: Duration = Duration::from_secs(120);
+const SUBSCRIBING_MAX: Duration = Duration::from_secs(60);
 /// What a transaction pays to the miner, in satoshis.
 const FEE: u64 = 2_000;
 
@@ -186,7 +186,7 @@ pub fn of_transactions(
     watch: &Watch,
     coins: &mut impl Iterator<Item = Coin>,
 ) -> Result<(Duration, Duration), Failure> {
-    const LONGEST: Duration = Duration::from_secs(60);
+    const LONGEST: Duration = Duration::from_secs(45);
     let started = Instant::now();
     let mut times = Vec::new();
     for target in &watch.targets {

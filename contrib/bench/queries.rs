@@ -378,7 +378,7 @@ impl<'a> Bench<'a> {
 
     /// All requests, histories of 5,500 entries among them, one at a time on each of 16 connections.
     fn mix(&self, address: &str) -> Result<String, Failure> {
-        let deadline = Instant::now() + Duration::from_secs(if self.is_slow { 30 } else { 6 });
+        let deadline = Instant::now() + Duration::from_secs(if self.is_slow { 20 } else { 6 });
         let work = |number: u64| -> Result<Vec<Duration>, Failure> {
             let mut random = Random::new(1, number);
             let mut client = Client::negotiated(address)?;
@@ -411,7 +411,7 @@ impl<'a> Bench<'a> {
     }
 
     fn beside_largest(&self, address: &str) -> Result<String, Failure> {
-        let deadline = Instant::now() + Duration::from_secs(if self.is_slow { 30 } else { 6 });
+        let deadline = Instant::now() + Duration::from_secs(if self.is_slow { 20 } else { 6 });
         let is_over = AtomicBool::new(false);
         let (times, large) = std::thread::scope(|scope| {
             let large = scope.spawn(|| -> Result<usize, Failure> {
