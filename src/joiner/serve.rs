@@ -56,7 +56,7 @@ pub(super) async fn run(
 ) -> Result<(), RunError> {
     let monitor = Monitor::new();
     let telling = tokio::spawn(systemd::run(monitor.clone(), shutdown.clone()));
-    let mut page = Page::not_yet();
+    let mut page = Page::default();
     let joined = tokio::select! {
         joined = join(config, &monitor, &mut page) => joined?,
         // An error: the sender is gone, which is as good a reason to stop.

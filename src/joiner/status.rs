@@ -14,12 +14,17 @@ use crate::{
 };
 
 /// The page while it is served; dropping it ends that.
-pub(super) struct Page(Option<Served>);
+#[derive(Default)]
+pub(super) struct Page {
+    task: Option<JoinHandle<()>>,
+    tried: Option<Place>,
+}
 
-struct Served {
-    task: JoinHandle<()>,
-    /// The network whose usual port it is at; `None` where the place was asked for.
-    usual_of: Option<Network>,
+/// Where it was tried to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    AskedFor,
+    UsualOf(Network),
 }
 
 impl Drop for Page {
@@ -29,10 +34,6 @@ impl Drop for Page {
 }
 
 impl Page {
-    pub fn not_yet() -> Page {
-        Page(None)
-    }
-
     /// Serves, if it does not yet. What was asked for must be had; the usual port may be taken. It moves where it is at
     /// the usual port of another network, which was guessed.
     pub async fn open(
@@ -41,17 +42,16 @@ impl Page {
         network: Network,
         monitor: &Monitor,
     ) -> Result<(), RunError> {
-        let (at, usual_of) = match &config.admin_listen {
+        let (at, place) = match &config.admin_listen {
             AdminListen::Off => return Ok(()),
-            AdminListen::At(at) => (at.clone(), None),
-            AdminListen::Usual => (config.admin_usual(network), Some(network)),
+            AdminListen::At(at) => (at.clone(), Place::AskedFor),
+            AdminListen::Usual => (config.admin_usual(network), Place::UsualOf(network)),
         };
-        match &self.0 {
-            Some(served) if served.usual_of == usual_of => return Ok(()),
-            Some(_) => self.close(),
-            None => {}
+        if self.tried.replace(place) == Some(place) {
+            return Ok(());
         }
-        let is_asked_for = usual_of.is_none();
+        self.close();
+        let is_asked_for = place == Place::AskedFor;
         let listener = match AdminListener::bind(&at, &config.admin_host).await {
             Ok(listener) => listener,
             Err(error) if is_asked_for => return Err(RunError::of(error)),
@@ -62,18 +62,17 @@ impl Page {
         };
         tracing::info!("status page at {}", listener.url());
         let monitor = monitor.clone();
-        let task = tokio::spawn(async move {
+        self.task = Some(tokio::spawn(async move {
             if let Err(error) = status::serve(listener, monitor).await {
                 tracing::error!("the status page has ended: {error}");
             }
-        });
-        self.0 = Some(Served { task, usual_of });
+        }));
         Ok(())
     }
 
     fn close(&mut self) {
-        if let Some(served) = self.0.take() {
-            served.task.abort();
+        if let Some(task) = self.task.take() {
+            task.abort();
         }
     }
 }
@@ -118,7 +117,7 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let at = taken.local_addr().unwrap().to_string();
         let monitor = Monitor::new();
-        let mut page = Page::not_yet();
+        let mut page = Page::default();
         let asked_for = config(&["--admin-listen", &at]);
         let refused = page.open(&asked_for, Network::Regtest, &monitor).await;
         assert!(refused.unwrap_err().0.contains("--admin-listen"));
@@ -129,30 +128,32 @@ mod tests {
         page.open(&usual, Network::Testnet4, &monitor)
             .await
             .unwrap();
-        assert!(page.0.is_none());
+        assert!(page.task.is_none());
     }
 
     #[tokio::test]
     async fn the_page_moves_from_the_port_of_a_network_that_was_guessed() {
         let monitor = Monitor::new();
-        let mut page = Page::not_yet();
-        let at = |page: &Page| page.0.as_ref().map(|served| served.usual_of);
+        let mut page = Page::default();
         let usual = config(&[]);
+        let id = |page: &Page| page.task.as_ref().map(JoinHandle::id);
         page.open(&usual, Network::Testnet, &monitor).await.unwrap();
+        let guessed = id(&page);
         page.open(&usual, Network::Signet, &monitor).await.unwrap();
+        assert_eq!(page.tried, Some(Place::UsualOf(Network::Signet)));
         // Where another has the port, there is none: not the one of the wrong network.
-        assert!(matches!(at(&page), None | Some(Some(Network::Signet))));
+        assert!(id(&page).is_none() || id(&page) != guessed);
 
         let asked_for = config(&["--admin-listen", "127.0.0.1:0"]);
-        page = Page::not_yet();
+        page = Page::default();
         page.open(&asked_for, Network::Testnet, &monitor)
             .await
             .unwrap();
-        let first = page.0.as_ref().map(|served| served.task.id());
+        let first = id(&page);
         page.open(&asked_for, Network::Signet, &monitor)
             .await
             .unwrap();
-        assert_eq!(page.0.as_ref().map(|served| served.task.id()), first);
+        assert_eq!(id(&page), first);
         assert!(first.is_some());
     }
 }

@@ -57,8 +57,12 @@ pub(super) fn not_found(error: &DiscoverError) -> Check {
         DiscoverError::NoDataDir { .. } => {
             "ambra --daemon-dir DIR, or --daemon-rpc-url http://HOST:PORT with --rpc-user and --rpc-password".to_owned()
         }
-        DiscoverError::DataDirClosed { path, .. } => rights::way_to(path)
-            .unwrap_or_else(|| format!("ls -ld {}", rights::quoted(path))),
+        DiscoverError::DataDirClosed { path, .. } => {
+            let way = rights::way_to(path);
+            let mut lines = vec![way.unwrap_or_else(|| format!("ls -ld {}", rights::quoted(path)))];
+            rights::with_setfacl(&mut lines);
+            lines.join("\n")
+        }
         DiscoverError::NoCookie { .. } => {
             "bitcoind -daemon, or ambra --daemon-dir DIR, or --cookie-file FILE".to_owned()
         }
@@ -112,6 +116,7 @@ fn open_cookie(cookie: &Path) -> String {
         rights::quoted(cookie),
         rights::user()
     ));
+    rights::with_setfacl(&mut lines);
     lines.join("\n")
 }
 
@@ -271,6 +276,7 @@ fn open_blocks(folder: &Path) -> String {
     lines.push(format!(
         "sudo setfacl -R -m u:{user}:rX -m d:u:{user}:rX {place}"
     ));
+    rights::with_setfacl(&mut lines);
     lines.join("\n")
 }
 

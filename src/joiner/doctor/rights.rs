@@ -38,6 +38,16 @@ pub(super) fn way_to(path: &Path) -> Option<String> {
     ))
 }
 
+/// A line for those who have no setfacl yet, before the lines that need it.
+pub(super) fn with_setfacl(lines: &mut Vec<String>) {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|folder| folder.join("setfacl").is_file());
+    let is_needed = lines.iter().any(|line| line.contains("setfacl"));
+    if is_needed && !is_there {
+        lines.insert(0, "sudo apt install acl".to_owned());
+    }
+}
+
 /// The folders above `path`, from the first that is closed on: of those below it nobody else can tell.
 fn closed_from(path: &Path) -> Option<Vec<PathBuf>> {
     let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
