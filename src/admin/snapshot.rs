@@ -419,3 +419,23 @@ fn check_identity(manifest: &Manifest, node: &Node<'_>) -> Result<(), SnapshotEr
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_export_left_is_taken_away_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["checkpoint-0", "checkpoint-17", DATABASE] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("CURRENT"), "x").unwrap();
+        }
+        fs::write(folder.path().join("tls-key.pem"), "key").unwrap();
+        clean(folder.path());
+        let left = fs::read_dir(folder.path()).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [DATABASE, "tls-key.pem"]);
+    }
+}

@@ -221,7 +221,19 @@ pub(super) fn command() -> clap::Command {
         .filter(|arg| is_setting(arg))
         .map(|arg| arg.clone().hide(true))
         .collect();
-    command.mut_subcommands(|verb| with_hidden(verb, &settings))
+    let rebuild = command.get_arguments().find(|arg| arg.get_id() == REBUILD);
+    let refused: Vec<_> = rebuild
+        .into_iter()
+        .map(|arg| arg.clone().hide(true))
+        .collect();
+    command.mut_subcommands(|verb| {
+        let verb = with_hidden(verb, &settings);
+        match verb.get_name() {
+            "serve" | "sync" => verb,
+            // It is refused there with a reason.
+            _ => with_hidden(verb, &refused),
+        }
+    })
 }
 
 /// The same command with a help that fits on a screen: all is taken, what few people need is not named.

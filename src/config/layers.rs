@@ -279,6 +279,12 @@ fn file_entries(command: &Command, path: &Path, text: &str) -> Result<Vec<Entry>
         };
         let arg = match option(command, key) {
             Some(arg) if key != CONF => arg,
+            _ if value.is_table() => {
+                return Err(ConfigError::Value {
+                    origin,
+                    reason: format!("this file has no sections: leave the line [{key}] out"),
+                });
+            }
             _ => {
                 let nearest = nearest(command, key);
                 return Err(ConfigError::UnknownKey { origin, nearest });

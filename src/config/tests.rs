@@ -357,6 +357,38 @@ fn a_word_that_is_no_verb_names_the_nearest() {
 }
 
 #[test]
+fn an_index_is_deleted_only_by_what_builds_it_anew() {
+    for verb in ["serve", "sync"] {
+        assert!(config(&[verb, "--rebuild"], &[]).unwrap().rebuild, "{verb}");
+    }
+    assert!(config(&["--rebuild"], &[]).unwrap().rebuild);
+    for verbs in [
+        &["address", "x"][..],
+        &["compact"],
+        &["verify"],
+        &["doctor"],
+        &["snapshot", "export", "/x"],
+    ] {
+        for refused in [
+            error(&[verbs, &["--rebuild"]].concat(), &[]),
+            error(&[&["--rebuild"], verbs].concat(), &[]),
+        ] {
+            assert!(refused.contains("ambra sync"), "{verbs:?}: {refused}");
+        }
+        let help = error(&[verbs, &["--help"]].concat(), &[]);
+        assert!(!help.contains("--rebuild"), "{verbs:?}: {help}");
+    }
+    assert!(error(&["sync", "--help"], &[]).contains("--rebuild"));
+}
+
+#[test]
+fn a_section_in_the_file_is_refused_as_one() {
+    let file = file("[node]\nnetwork = \"main\"\n");
+    let words = error(&["--conf", path(&file)], &[]);
+    assert!(words.contains("no sections"), "{words}");
+}
+
+#[test]
 fn the_short_help_names_what_most_people_need_and_where_the_rest_is() {
     let (short, long) = (error(&["-h"], &[]), error(&["--help"], &[]));
     for words in [

@@ -241,3 +241,28 @@ pub(super) fn ask<T: DeserializeOwned>(
         Answer::Error(words) => Err(RunError(words)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_door_is_its_owners_alone_and_a_dead_ones_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(SOCKET);
+        for _ in 0..2 {
+            let listener = bind(&path).unwrap();
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            drop(listener);
+            assert!(path.exists(), "a socket outlives its process");
+        }
+    }
+
+    #[test]
+    fn where_nobody_serves_nobody_is_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let asked = ask::<Vec<String>>(folder.path(), &Question::Listeners {});
+        assert!(matches!(asked, Ok(None)));
+    }
+}

@@ -118,6 +118,16 @@ impl Ambra {
         self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
     }
 
+    /// With another value of an option for the next starts.
+    pub fn set_value(&mut self, option: &str, value: &str) {
+        let at = self
+            .arguments
+            .iter()
+            .position(|argument| argument == option);
+        let at = at.expect("an option that is given");
+        value.clone_into(&mut self.arguments[at + 1]);
+    }
+
     /// With one more option for the next starts; or without it again.
     pub fn set_option(&mut self, option: &str, is_set: bool) {
         self.arguments.retain(|argument| argument != option);

@@ -15,6 +15,7 @@ mod node;
 mod oracle;
 mod patience;
 mod random_chain;
+mod slow_road;
 mod soak_graph;
 mod spoiler;
 mod stage;

@@ -11,6 +11,7 @@ use crate::{
     node::{Node, NodeOptions},
     oracle::script_hash,
     patience::until,
+    slow_road::slow_road,
     treasury::Treasury,
 };
 
@@ -165,6 +166,46 @@ fn the_owner_sees_what_wallets_and_the_node_do() {
     drop(client);
     wait_for_metric(&ambra, "ambra_connections{kind=\"tcp\"}", 0.0);
     wait_for_metric(&ambra, "ambra_subscriptions{kind=\"script\"}", 0.0);
+}
+
+#[test]
+fn a_first_sync_is_shown_with_its_curve_and_the_time_that_is_left() {
+    // 1. A chain that takes some seconds: each question to the node goes a slow road.
+    let node = Node::start(NodeOptions::default());
+    node.mine(400, &Treasury::elsewhere());
+    let to = node.rpc_url().trim_start_matches("http://").parse();
+    let road = slow_road(to.expect("an address"), Duration::from_millis(20));
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let options = [&ON_ANY_PORT[..], &["--block-source", "rpc"]].concat();
+    let mut ambra = Ambra::in_folder(&node, folder, &options);
+    ambra.set_value("--daemon-rpc-url", &format!("http://{road}"));
+    ambra.launch_unseen();
+
+    // 2. How far, how long, how it went: the same in the report, for Prometheus and for who asks whether it is ready.
+    let mut last = Value::Null;
+    let seen = until(SYNC_PATIENCE, || {
+        last = status(&ambra);
+        let share = last["sync"]["share"].as_f64()?;
+        let points = last["sync"]["curve"].as_array()?.len();
+        let is_seen = last["stage"] == "first_sync"
+            && (0.02..0.6).contains(&share)
+            && last["sync"]["seconds_left"].is_u64()
+            && points >= 2;
+        is_seen.then_some(share)
+    });
+    let share = seen.unwrap_or_else(|| panic!("{last:#}"));
+    let text = last["sync"]["text"].as_str().unwrap_or_default();
+    assert!(text.contains("transactions/s"), "{last:#}");
+    let why = wait_for_health(&ambra, 503);
+    assert!(why.contains("index"), "{why}");
+    let (done, left) = ("ambra_sync_progress_ratio", "ambra_sync_remaining_seconds");
+    assert!(metric(&ambra, done) >= Some(share));
+    assert!(metric(&ambra, left).is_some());
+
+    // 3. It ends, and so does the time that is left.
+    wait_for_health(&ambra, 200);
+    assert_eq!(status(&ambra)["stage"], "in_step");
+    assert_eq!(metric(&ambra, left), None);
 }
 
 #[test]

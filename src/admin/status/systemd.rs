@@ -91,15 +91,20 @@ impl Teller {
             .watchdog
             .is_some_and(|every| is_due(self.life_told, every))
         {
-            match self.monitor.not_alive() {
-                None => {
-                    self.life_told = Some(Instant::now());
-                    send(&[NotifyState::Watchdog]);
-                }
-                Some(why) => tracing::error!("{why}; systemd is not told that Ambra lives"),
+            if lives(self.monitor.not_alive()) {
+                self.life_told = Some(Instant::now());
+                send(&[NotifyState::Watchdog]);
             }
         }
     }
+}
+
+/// False of a process that only a restart mends: its watchdog is to bite.
+fn lives(trouble: Option<String>) -> bool {
+    if let Some(why) = &trouble {
+        tracing::error!("{why}; systemd is not told that Ambra lives");
+    }
+    trouble.is_none()
 }
 
 fn is_started(is_listening: bool, since_began: Duration) -> bool {
@@ -156,6 +161,12 @@ mod tests {
         assert!(!is_started(false, START_MAX / 2));
         assert!(is_started(true, Duration::ZERO));
         assert!(is_started(false, START_MAX));
+    }
+
+    #[test]
+    fn the_watchdog_of_a_process_that_hangs_is_not_fed() {
+        assert!(lives(None));
+        assert!(!lives(Some("the writer gives no sign of life".to_owned())));
     }
 
     #[test]
