@@ -17,7 +17,7 @@ from programs import ROOT
 
 KNOWN = json.loads((Path(__file__).parent / "known.json").read_text())
 # What a test prints stands between its name and its outcome.
-CARGO = re.compile(r"^test (\S+) \.\.\. (?:.*?\s)??(ok|FAILED|ignored)$", re.M | re.S)
+CARGO = re.compile(r"^test (\S+) \.\.\. (?:.*?\s)??(ok|FAILED|ignored)(?:, [^\n]*)?$", re.M | re.S)
 UNITTEST = re.compile(r"^(test_\w+) \(([\w.]+)\)[^\n]*? \.\.\. .*?(?:^|\s)(ok|FAIL|ERROR|skipped[^\n]*)$", re.M | re.S)
 OK = {"ok": "ok", "FAILED": "failed", "FAIL": "failed", "ERROR": "failed"}
 
