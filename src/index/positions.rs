@@ -133,3 +133,37 @@ impl<'a> TxPlaces<'a> {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::rows::Positions;
+
+    #[test]
+    fn the_last_of_a_row_is_known_from_the_block_alone() {
+        let first = TxNum(1000);
+        for count in [1, 63, 64, 65, 128, 200] {
+            let end = TxNum(first.0 + count);
+            let mut positions = Positions::default();
+            for n in first.0..end.0 {
+                let place = TxPlace {
+                    offset: n,
+                    size: 1,
+                    check: 0,
+                };
+                positions.push(TxNum(n), place);
+            }
+            let rows = positions.finish(TxNum(end.0 - 1));
+            for n in (first.0..end.0).map(TxNum) {
+                let row = rows.iter().find(|(last, _)| *last >= n);
+                assert_eq!(
+                    TxPositionRow::last_in_row(n, first, end),
+                    row.map(|(last, _)| *last)
+                );
+            }
+            for n in [TxNum(first.0 - 1), end] {
+                assert_eq!(TxPositionRow::last_in_row(n, first, end), None);
+            }
+        }
+    }
+}

@@ -255,6 +255,8 @@ proptest! {
             for ((tx, n), place) in block.txdata.iter().zip(rows.block.first_tx.0..).zip(places) {
                 let n = TxNum(n);
                 prop_assert_eq!(index.tx_place(n).unwrap(), Some(place));
+                let (first, next) = (rows.block.first_tx, rows.next_tx());
+                prop_assert_eq!(index.tx_places().get_in(n, first, next).unwrap(), Some(place));
                 let part = &bytes[place.offset as usize..][..place.size as usize];
                 prop_assert_eq!(TxView::parse(part).unwrap().txid(), tx.compute_txid());
                 let mut numbered = index.numbered(&tx.compute_txid(), end);
