@@ -107,13 +107,19 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Link for Lines<S> {
     }
 }
 
+/// What a client's ping or pong has before its body: two bytes and the mask (RFC 6455, section 5.2).
+const CONTROL_FRAME_BYTES: usize = 6;
+
 /// A message is a frame, without a newline.
 pub struct Frames<S> {
     stream: WebSocketStream<Counting<S>>,
     needs_flush: bool,
+    /// A ping was answered, and the answer is not out: nothing more is read before.
+    owes_pong: bool,
     /// Bytes of the messages that are on their way out.
     sending: usize,
-    /// What had been read when the last message was there.
+    /// What had been read when the last message was there, and the pings and pongs since: they may stand between the
+    /// pieces of a message, and end none.
     read_before: usize,
 }
 
@@ -122,6 +128,7 @@ impl<S> Frames<S> {
         Frames {
             stream,
             needs_flush: false,
+            owes_pong: false,
             sending: 0,
             read_before: 0,
         }
@@ -178,19 +185,34 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Link for Frames<S> {
         cx: &mut Context<'_>,
         inbox: &mut Inbox,
     ) -> Poll<io::Result<Received>> {
-        loop {
-            let next = ready!(Pin::new(&mut self.stream).poll_next(cx));
-            self.read_before = self.stream.get_ref().read;
-            match next {
-                None | Some(Ok(Message::Close(_))) => return Poll::Ready(Ok(Received::End)),
-                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
-                Some(Ok(Message::Text(text))) => inbox.message(text.as_bytes()),
-                Some(Ok(Message::Binary(bytes))) => inbox.message(&bytes),
-                // The library answers pings by itself.
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
-            }
-            return Poll::Ready(Ok(Received::Something));
+        // # Security
+        // The library queues a pong for each ping, whether or not the client takes them.
+        if self.owes_pong {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx)).map_err(io::Error::other)?;
+            self.owes_pong = false;
         }
+        match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
+            None | Some(Ok(Message::Close(_))) => return Poll::Ready(Ok(Received::End)),
+            Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+            Some(Ok(Message::Text(text))) => {
+                self.read_before = self.stream.get_ref().read;
+                inbox.message(text.as_bytes());
+            }
+            Some(Ok(Message::Binary(bytes))) => {
+                self.read_before = self.stream.get_ref().read;
+                inbox.message(&bytes);
+            }
+            // The library answers it by itself. A client that does not take the answer is closed like any other
+            // that takes nothing.
+            Some(Ok(Message::Ping(body))) => {
+                self.read_before += CONTROL_FRAME_BYTES + body.len();
+                self.owes_pong = true;
+                self.needs_flush = true;
+            }
+            Some(Ok(Message::Pong(body))) => self.read_before += CONTROL_FRAME_BYTES + body.len(),
+            Some(Ok(Message::Frame(_))) => {}
+        }
+        Poll::Ready(Ok(Received::Something))
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<io::Result<()>> {
@@ -214,8 +236,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Link for Frames<S> {
     }
 
     fn held(&self) -> usize {
+        // What was read ahead of a message's end may be frames that are counted again.
         let read = self.stream.get_ref().read;
-        read.wrapping_sub(self.read_before) + self.sending
+        read.saturating_sub(self.read_before) + self.sending
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
