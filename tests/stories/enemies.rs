@@ -62,8 +62,8 @@ const MEMORY_MIB_MAX: u64 = {
     let buffers = 2 * CLIENT_MEMORY_MIB;
     let connections = CONNECTIONS * (64 + 20) / 1024;
     let answers = 7 * 8;
-    let batches = 2 * BATCH_BYTES >> 20;
-    let subscriptions = ALL_SUBSCRIPTIONS * 300 >> 20;
+    let batches = (2 * BATCH_BYTES) >> 20;
+    let subscriptions = (ALL_SUBSCRIPTIONS * 300) >> 20;
     buffers + connections + answers + batches + subscriptions
 };
 

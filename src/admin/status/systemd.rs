@@ -87,14 +87,12 @@ impl Teller {
                 self.status = status;
             }
         }
-        if self
-            .watchdog
-            .is_some_and(|every| is_due(self.life_told, every))
+        let is_watched = self.watchdog;
+        if is_watched.is_some_and(|every| is_due(self.life_told, every))
+            && lives(self.monitor.not_alive())
         {
-            if lives(self.monitor.not_alive()) {
-                self.life_told = Some(Instant::now());
-                send(&[NotifyState::Watchdog]);
-            }
+            self.life_told = Some(Instant::now());
+            send(&[NotifyState::Watchdog]);
         }
     }
 }
