@@ -260,15 +260,20 @@ def live(scene, command):
             print(f"{scene.name}: not over within {limit} s, and ended", flush=True)
         return scene.result(code, time.monotonic() - began)
     finally:
-        # Another signal does not hold up the end.
-        for sign in [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]:
-            signal.signal(sign, signal.SIG_IGN)
+        on_signals(signal.SIG_IGN)
         if client:
             client.stop()
         scene.close()
 
 
+def on_signals(how):
+    for sign in [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]:
+        signal.signal(sign, how)
+
+
 def end(sign, _):
+    # Another signal must not interrupt the end: programs would be left behind.
+    on_signals(signal.SIG_IGN)
     sys.exit(128 + sign)
 
 
@@ -276,8 +281,7 @@ def main():
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     name, command = sys.argv[1], sys.argv[2:]
-    for sign in [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]:
-        signal.signal(sign, end)
+    on_signals(end)
     scene = Scene(name)
     result = live(scene, command)
     results = TARGET / "results"
