@@ -56,7 +56,7 @@ pub enum QueryError {
     /// The asker is gone; stop working.
     #[error("cancelled")]
     Cancelled,
-    /// Of this block's bytes some are not those that were indexed. Asked again after [`archive::Archive::heal`].
+    /// Of this block's bytes some are not those that were indexed. Asked again after the archive has healed it.
     #[error("block {0} is damaged")]
     Damaged(Height),
     /// Block data cannot be had now (node away, file unreadable). For the log; the wallet hears only "unavailable".
