@@ -1,5 +1,7 @@
 //! Each column family spoiled on purpose, and each seen.
 
+mod packed;
+
 use bitcoin::{BlockHash, consensus::encode::serialize, hashes::Hash};
 
 use super::{
