@@ -18,6 +18,18 @@ use crate::{
     treasury::Treasury,
 };
 
+/// Mines until so many more exchanges are spoilt: what has nothing to ask is not answered wrongly.
+fn mine_until_spoilt(chain: &mut RandomChain, spoiler: &Spoiler, count: usize) {
+    let enough = spoiler.spoilt() + count;
+    let seen = until(SYNC_PATIENCE, || {
+        chain.mine_block();
+        until(Duration::from_millis(500), || {
+            (spoiler.spoilt() >= enough).then_some(())
+        })
+    });
+    assert!(seen.is_some(), "{} of {enough} faults", spoiler.spoilt());
+}
+
 fn seed() -> u64 {
     let seed = number("STORIES_SEED").unwrap_or_else(rand::random);
     println!("seed {seed}");
@@ -45,11 +57,7 @@ fn a_node_that_answers_garbage_halves_and_refusals_is_followed_rightly_all_the_s
             }
         }
         // Some faults fall into what follows, whatever was spoilt so far.
-        let spoilt = until(SYNC_PATIENCE, || {
-            let spoilt = spoiler.spoilt();
-            (spoilt >= 20).then_some(spoilt)
-        });
-        assert!(spoilt.is_some(), "only {} faults", spoiler.spoilt());
+        mine_until_spoilt(&mut chain, &spoiler, 10);
 
         // 2. All is well again, and every answer is right.
         spoiler.spoil(0);
@@ -59,12 +67,8 @@ fn a_node_that_answers_garbage_halves_and_refusals_is_followed_rightly_all_the_s
         // 3. The same from the start, in the first sync.
         ambra.stop();
         spoiler.spoil(20);
-        let before = spoiler.spoilt();
         let mut fresh = Ambra::start_unseen_at(&node, &url, &["--block-source", source]);
-        let spoilt = until(SYNC_PATIENCE, || {
-            (spoiler.spoilt() > before + 2).then_some(())
-        });
-        assert!(spoilt.is_some());
+        mine_until_spoilt(&mut chain, &spoiler, 5);
         assert!(fresh.is_running(), "it waits for a better answer");
         spoiler.spoil(0);
         fresh.wait_until_listening();
@@ -72,6 +76,16 @@ fn a_node_that_answers_garbage_halves_and_refusals_is_followed_rightly_all_the_s
         compare_index(&fresh, &node);
         assert!(fresh.is_running());
     }
+}
+
+/// Lets things happen until so many more messages are spoilt.
+fn step_until_spoilt(chain: &mut RandomChain, relay: &Relay, count: usize) {
+    let enough = relay.spoilt() + count;
+    let seen = until(SYNC_PATIENCE, || {
+        println!("{}", chain.step());
+        (relay.spoilt() >= enough).then_some(())
+    });
+    assert!(seen.is_some(), "{} of {enough} messages", relay.spoilt());
 }
 
 #[test]
@@ -88,19 +102,15 @@ fn zmq_messages_that_are_lost_doubled_and_late_make_nothing_wrong() {
     // 1. Their numbers tell that something was lost.
     relay.spoil(60, false);
     for _ in 0..4 {
-        (0..6).for_each(|_| println!("{}", chain.step()));
+        step_until_spoilt(&mut chain, &relay, 6);
         compare_all(&mut chain.oracle, &node, &mut ambra.client());
     }
-    println!("{} messages were spoilt", relay.spoilt());
-    assert!(relay.spoilt() >= 10);
 
     // 2. Nothing tells it: the slow poll behind the messages finds out.
-    let before = relay.spoilt();
     relay.spoil(60, true);
-    (0..12).for_each(|_| println!("{}", chain.step()));
+    step_until_spoilt(&mut chain, &relay, 12);
     println!("{}", chain.reorg(3));
     compare_all(&mut chain.oracle, &node, &mut ambra.client());
-    assert!(relay.spoilt() > before + 5);
     assert!(ambra.is_running());
 }
 
@@ -291,6 +301,7 @@ fn a_node_that_prunes_under_the_server_is_told_of_and_new_blocks_are_followed() 
     });
     let gone = gone.expect("a transaction that no file has");
     assert_eq!(gone["code"], 2, "{gone}");
+    ambra.wait_until_at_tip(&node);
     let young = node.block(&node.best_block()).txdata[0].compute_txid();
     assert!(client.call(question, json!([young])).is_ok());
 
