@@ -2,238 +2,24 @@
 
 mod enemies;
 mod limits;
+mod stage;
 
 use std::{
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
-    net::{TcpStream, UnixStream},
-    sync::watch,
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     task::JoinHandle,
     time::timeout,
 };
-use tokio_rustls::rustls::{
-    self, ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-};
-use tokio_tungstenite::tungstenite::Message;
 
+use self::stage::{Client, PATIENCE, TestServer, has_room, raw, status};
 use super::*;
-use crate::{
-    chain::ScriptHash,
-    electrum::{
-        Version,
-        fake::{Fake, header, script, txid},
-    },
-};
-
-/// No step of a test takes as long.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-struct TestServer {
-    fake: Fake,
-    stats: Arc<Stats>,
-    urls: Vec<String>,
-    stop: watch::Sender<bool>,
-    running: JoinHandle<std::io::Result<()>>,
-    dir: tempfile::TempDir,
-}
-
-impl TestServer {
-    async fn start(limits: Limits, kinds: &[&str]) -> TestServer {
-        let dir = tempfile::tempdir().unwrap();
-        let files = TlsFiles::own(dir.path(), &["localhost".to_owned()]).unwrap();
-        let tls = TlsAcceptor::new(files).unwrap();
-        let mut listeners = Vec::new();
-        for kind in kinds {
-            let url = match *kind {
-                "unix" => format!("unix:{}", dir.path().join("socket").display()),
-                kind => format!("{kind}://127.0.0.1:0"),
-            };
-            let url: ListenUrl = url.parse().unwrap();
-            listeners.push(Listener::bind(&url, Some(&tls)).await.unwrap());
-        }
-        let urls = listeners.iter().map(Listener::url).collect();
-        let fake = Fake::new();
-        let stats = Arc::<Stats>::default();
-        let shared = Shared {
-            stats: stats.clone(),
-            backend: fake.backend(),
-            settings: Arc::new(Settings {
-                protocol_max: Version::V1_7,
-                network: bitcoin::Network::Regtest,
-                ..Settings::default()
-            }),
-            limits,
-        };
-        let (stop, stopped) = watch::channel(false);
-        let running = tokio::spawn(run(listeners, shared, stopped));
-        TestServer {
-            fake,
-            stats,
-            urls,
-            stop,
-            running,
-            dir,
-        }
-    }
-
-    async fn client(&self) -> Client {
-        Client::connect(&self.urls[0]).await
-    }
-
-    async fn stop(self) {
-        let started = Instant::now();
-        self.stop.send(true).unwrap();
-        self.running.await.unwrap().unwrap();
-        assert!(started.elapsed() < Duration::from_secs(2));
-    }
-}
-
-trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Bytes for S {}
-
-enum Client {
-    Lines(BufReader<Box<dyn Bytes>>),
-    Frames(Box<tokio_tungstenite::WebSocketStream<Box<dyn Bytes>>>),
-}
-
-impl Client {
-    async fn connect(url: &str) -> Client {
-        let (scheme, rest) = url.split_once(':').unwrap();
-        let stream: Box<dyn Bytes> = match scheme {
-            "unix" => Box::new(UnixStream::connect(PathBuf::from(rest)).await.unwrap()),
-            _ => {
-                let stream = TcpStream::connect(rest.trim_start_matches("//"))
-                    .await
-                    .unwrap();
-                match scheme {
-                    "tls" | "wss" => {
-                        let name = "localhost".try_into().unwrap();
-                        let connector = tokio_rustls::TlsConnector::from(Arc::new(trusting()));
-                        Box::new(connector.connect(name, stream).await.unwrap())
-                    }
-                    _ => Box::new(stream),
-                }
-            }
-        };
-        match scheme {
-            "ws" | "wss" => {
-                let (stream, _) = tokio_tungstenite::client_async("ws://localhost/", stream)
-                    .await
-                    .unwrap();
-                Client::Frames(Box::new(stream))
-            }
-            _ => Client::Lines(BufReader::new(stream)),
-        }
-    }
-
-    async fn send(&mut self, text: &str) {
-        self.try_send(text).await.unwrap();
-    }
-
-    /// An error where the server has closed the connection already.
-    async fn try_send(&mut self, text: &str) -> io::Result<()> {
-        match self {
-            Client::Lines(stream) => {
-                stream.write_all(text.as_bytes()).await?;
-                stream.write_all(b"\n").await?;
-                stream.flush().await
-            }
-            Client::Frames(stream) => stream
-                .send(Message::text(text))
-                .await
-                .map_err(io::Error::other),
-        }
-    }
-
-    /// The next message; none at the end.
-    async fn next(&mut self) -> Option<Value> {
-        let text = match self {
-            Client::Lines(stream) => {
-                let mut line = String::new();
-                match timeout(PATIENCE, stream.read_line(&mut line))
-                    .await
-                    .unwrap()
-                {
-                    Ok(0) | Err(_) => return None,
-                    Ok(_) => line,
-                }
-            }
-            Client::Frames(stream) => match timeout(PATIENCE, stream.next()).await.unwrap() {
-                Some(Ok(Message::Text(text))) => {
-                    assert!(!text.contains('\n'));
-                    text.to_string()
-                }
-                _ => return None,
-            },
-        };
-        Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
-    }
-
-    async fn ask(&mut self, method: &str, params: Value) -> Value {
-        self.send(&json!({ "id": method, "method": method, "params": params }).to_string())
-            .await;
-        let reply = self.next().await.unwrap();
-        assert_eq!(reply["id"], method);
-        reply["result"].clone()
-    }
-}
-
-/// Trusts any certificate, as wallets do on first use.
-fn trusting() -> ClientConfig {
-    #[derive(Debug)]
-    struct Any;
-    impl ServerCertVerifier for Any {
-        fn verify_server_cert(
-            &self,
-            _: &rustls_pki_types::CertificateDer<'_>,
-            _: &[rustls_pki_types::CertificateDer<'_>],
-            _: &rustls_pki_types::ServerName<'_>,
-            _: &[u8],
-            _: rustls_pki_types::UnixTime,
-        ) -> Result<ServerCertVerified, rustls::Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &rustls_pki_types::CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &rustls_pki_types::CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            rustls::crypto::ring::default_provider()
-                .signature_verification_algorithms
-                .supported_schemes()
-        }
-    }
-    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Any))
-        .with_no_client_auth()
-}
-
-fn status(fake: &Fake, script: &ScriptHash) -> Value {
-    json!(fake.status(script).map(|status| status.to_string()))
-}
+use crate::electrum::fake::{header, script, txid};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_story_over_every_transport() {
@@ -247,9 +33,7 @@ async fn the_same_story_over_every_transport() {
         assert_eq!(pair[1], "1.6");
         // 2. Subscribe to a script in memory and to one on disk, and to the tip.
         let on_disk = script(50);
-        server
-            .fake
-            .change(|world| _ = world.on_disk.insert(on_disk));
+        server.slow(on_disk);
         for script in [script(1), on_disk] {
             let told = client
                 .ask(
@@ -288,7 +72,7 @@ async fn the_same_story_over_every_transport() {
         // 5. Nonsense is answered, and the next request too.
         client.send("{nonsense").await;
         assert_eq!(client.next().await.unwrap()["error"]["code"], -32700);
-        assert_eq!(client.ask("server.ping", json!([])).await, json!(null));
+        client.ping().await;
         // 6. No common version ends it.
         let mut other = Client::connect(url).await;
         other
@@ -321,8 +105,7 @@ async fn many_requests_of_one_write_are_all_answered_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_closes_his_sending_side_is_still_answered() {
     let server = TestServer::start(Limits::default(), &["tcp"]).await;
-    let at = server.urls[0].trim_start_matches("tcp://");
-    let mut stream = TcpStream::connect(at).await.unwrap();
+    let mut stream = raw(&server.urls[0]).await;
     server.fake.shut_gate();
     let request =
         json!({ "id": 1, "method": "blockchain.transaction.get", "params": [txid(1).to_string()] });
@@ -353,8 +136,7 @@ async fn a_line_without_end_is_told_and_closed_and_others_do_not_notice() {
     };
     let server = TestServer::start(limits, &["tcp", "ws"]).await;
     let mut other = server.client().await;
-    let at = server.urls[0].trim_start_matches("tcp://");
-    let stream = TcpStream::connect(at).await.unwrap();
+    let stream = raw(&server.urls[0]).await;
     let (mut read, mut write) = stream.into_split();
     let flood = tokio::spawn(async move {
         let piece = vec![b'['; 10_000];
@@ -374,7 +156,7 @@ async fn a_line_without_end_is_told_and_closed_and_others_do_not_notice() {
     let mut frames = Client::connect(&server.urls[1]).await;
     frames.send(&"x".repeat(200_000)).await;
     assert!(frames.next().await.is_none());
-    assert_eq!(other.ask("server.ping", json!([])).await, json!(null));
+    other.ping().await;
     server.stop().await;
 }
 
@@ -387,8 +169,7 @@ async fn a_client_that_does_not_read_is_closed_and_costs_no_more_than_the_bound(
     };
     let server = TestServer::start(limits, &["tcp"]).await;
     let mut other = server.client().await;
-    let at = server.urls[0].trim_start_matches("tcp://");
-    let mut stream = TcpStream::connect(at).await.unwrap();
+    let mut stream = raw(&server.urls[0]).await;
     let request = json!({ "id": 1, "method": "blockchain.block.headers", "params": [0, 10] })
         .to_string()
         + "\n";
@@ -402,7 +183,7 @@ async fn a_client_that_does_not_read_is_closed_and_costs_no_more_than_the_bound(
         }
     });
     ended.await.expect("it is closed");
-    assert_eq!(other.ask("server.ping", json!([])).await, json!(null));
+    other.ping().await;
     server.stop().await;
 }
 
@@ -417,10 +198,7 @@ async fn a_slow_reader_gets_the_newest_status_not_a_queue() {
         )
         .await;
     // The answer to the first change is held at the disk; a hundred more follow meanwhile.
-    server
-        .fake
-        .change(|world| _ = world.on_disk.insert(script(1)));
-    server.fake.shut_gate();
+    server.hold(script(1));
     for number in 10..110 {
         server.fake.pay(script(1), number);
         server.fake.tell(false, &[script(1)], &[]);
@@ -436,7 +214,7 @@ async fn a_slow_reader_gets_the_newest_status_not_a_queue() {
         }
     }
     assert!(pushes <= 3, "{pushes}");
-    assert_eq!(client.ask("server.ping", json!([])).await, json!(null));
+    client.ping().await;
     server.stop().await;
 }
 
@@ -449,8 +227,7 @@ async fn an_idle_client_is_closed_and_a_dripping_one_too() {
     let server = TestServer::start(limits, &["tcp"]).await;
     let mut idle = server.client().await;
     assert!(idle.next().await.is_none());
-    let at = server.urls[0].trim_start_matches("tcp://");
-    let mut dripping = TcpStream::connect(at).await.unwrap();
+    let mut dripping = raw(&server.urls[0]).await;
     let ended = timeout(PATIENCE, async {
         let mut interval = tokio::time::interval(Duration::from_millis(20));
         loop {
@@ -467,25 +244,25 @@ async fn an_idle_client_is_closed_and_a_dripping_one_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handshake_that_does_not_come_is_not_waited_for() {
     let limits = Limits {
-        handshake_timeout: Duration::from_millis(200),
+        // Enough for the good client's own, on a busy machine.
+        handshake_timeout: Duration::from_secs(1),
         ..Limits::default()
     };
     let server = TestServer::start(limits, &["tls", "ws"]).await;
     for url in &server.urls {
-        let at = url.split_once("//").unwrap().1;
-        let mut silent = TcpStream::connect(at).await.unwrap();
+        let mut silent = raw(url).await;
         let mut rest = Vec::new();
         let _ = timeout(PATIENCE, silent.read_to_end(&mut rest))
             .await
             .unwrap();
-        let mut garbage = TcpStream::connect(at).await.unwrap();
+        let mut garbage = raw(url).await;
         garbage.write_all(&[0x16; 3000]).await.unwrap();
         let _ = timeout(PATIENCE, garbage.read_to_end(&mut rest))
             .await
             .unwrap();
     }
     let mut good = server.client().await;
-    assert_eq!(good.ask("server.ping", json!([])).await, json!(null));
+    good.ping().await;
     server.stop().await;
 }
 
@@ -498,20 +275,12 @@ async fn there_are_no_more_connections_than_there_may_be_and_they_come_back() {
     let server = TestServer::start(limits, &["tcp"]).await;
     let mut first = server.client().await;
     let mut second = server.client().await;
-    first.ask("server.ping", json!([])).await;
-    second.ask("server.ping", json!([])).await;
+    first.ping().await;
+    second.ping().await;
     let mut third = server.client().await;
     assert!(third.next().await.is_none());
     drop(first);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let mut client = server.client().await;
-        let sent = client.try_send(r#"{"id":1,"method":"server.ping"}"#).await;
-        if sent.is_ok() && client.next().await.is_some() {
-            break;
-        }
-        assert!(Instant::now() < deadline);
-    }
+    has_room(&server.urls[0]).await;
     server.stop().await;
 }
 
@@ -524,21 +293,7 @@ async fn a_long_question_holds_up_nobody_and_ends_with_its_client() {
         ..Limits::default()
     };
     let server = TestServer::start(limits, &["tcp"]).await;
-    server.fake.change(|world| {
-        use crate::chain::{Confirmed, History};
-        let entry = Confirmed {
-            txid: txid(1),
-            height: 3,
-        };
-        let confirmed = Arc::new(vec![entry; 5000]);
-        world.histories.insert(
-            script(2),
-            History {
-                confirmed,
-                ..History::default()
-            },
-        );
-    });
+    server.has_long_history(script(2));
     // In memory, so that it is known to be long at once; then its disk is slow.
     let mut slow = server.client().await;
     let history = json!({ "id": 1, "method": "blockchain.scripthash.get_history", "params": [script(2).to_string()] });
@@ -546,12 +301,9 @@ async fn a_long_question_holds_up_nobody_and_ends_with_its_client() {
     assert!(slow.next().await.unwrap()["result"].is_array());
     // Now a question of the node is held: the short lane still answers.
     let mut other = server.client().await;
-    server
-        .fake
-        .change(|world| _ = world.on_disk.insert(script(2)));
-    server.fake.shut_gate();
+    server.hold(script(2));
     slow.send(&history.to_string()).await;
-    assert_eq!(other.ask("server.ping", json!([])).await, json!(null));
+    other.ping().await;
     let balance = other
         .ask(
             "blockchain.scripthash.get_balance",
@@ -561,9 +313,7 @@ async fn a_long_question_holds_up_nobody_and_ends_with_its_client() {
     assert_eq!(balance["confirmed"], 7000);
     // The slow one goes: its question is cancelled, and the thread is free for others.
     drop(slow);
-    server
-        .fake
-        .change(|world| _ = world.on_disk.insert(script(3)));
+    server.slow(script(3));
     let deadline = Instant::now() + PATIENCE;
     let ask = json!({ "id": 2, "method": "blockchain.estimatefee", "params": [6] });
     other.send(&ask.to_string()).await;
@@ -587,10 +337,7 @@ async fn a_short_question_is_answered_while_another_of_the_same_client_waits_for
     };
     let server = TestServer::start(limits, &["tcp"]).await;
     let mut client = server.client().await;
-    server
-        .fake
-        .change(|world| _ = world.on_disk.insert(script(1)));
-    server.fake.shut_gate();
+    server.hold(script(1));
     let slow = json!({ "id": 1, "method": "blockchain.scripthash.get_balance", "params": [script(1).to_string()] });
     let quick = json!({ "id": 2, "method": "blockchain.block.get_chunk", "params": [0] });
     let sent = Instant::now();
@@ -633,11 +380,8 @@ async fn stopping_takes_no_longer_than_it_may_with_clients_and_questions_about()
             clients.push(Client::connect(url).await);
         }
     }
-    clients[0].ask("server.ping", json!([])).await;
-    server
-        .fake
-        .change(|world| _ = world.on_disk.insert(script(1)));
-    server.fake.shut_gate();
+    clients[0].ping().await;
+    server.hold(script(1));
     let history = json!({ "id": 1, "method": "blockchain.scripthash.get_history", "params": [script(1).to_string()] });
     clients[0].send(&history.to_string()).await;
     let socket = server.dir.path().join("socket");
@@ -667,8 +411,7 @@ async fn garbage_on_any_transport_disturbs_nobody() {
     let server = TestServer::start(limits, &["tcp", "tls", "ws", "wss"]).await;
     let mut good = server.client().await;
     for round in 0..200 {
-        let at = server.urls[round % 4].split_once("//").unwrap().1;
-        let mut stream = TcpStream::connect(at).await.unwrap();
+        let mut stream = raw(&server.urls[round % 4]).await;
         let length = random.random_range(0..20_000);
         let bytes: Vec<u8> = (0..length)
             .map(|_| match random.random_range(0..4) {
@@ -680,7 +423,7 @@ async fn garbage_on_any_transport_disturbs_nobody() {
         if round % 3 == 0 {
             let _ = stream.shutdown().await;
         }
-        assert_eq!(good.ask("server.ping", json!([])).await, json!(null));
+        good.ping().await;
     }
     server.stop().await;
 }

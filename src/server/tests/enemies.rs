@@ -4,8 +4,7 @@ use super::*;
 
 /// Sends bytes as they are and gives all that comes back until the end.
 async fn say_raw(url: &str, bytes: &[u8]) -> Vec<u8> {
-    let at = url.split_once("//").unwrap().1;
-    let mut stream = TcpStream::connect(at).await.unwrap();
+    let mut stream = raw(url).await;
     let _ = stream.write_all(bytes).await;
     let mut said = Vec::new();
     let _ = timeout(PATIENCE, stream.read_to_end(&mut said))
@@ -23,8 +22,7 @@ fn handshake(origin: &str) -> String {
 
 /// A connection on which frames may be sent: the handshake's answer was read.
 async fn upgraded(url: &str) -> TcpStream {
-    let at = url.split_once("//").unwrap().1;
-    let mut stream = TcpStream::connect(at).await.unwrap();
+    let mut stream = raw(url).await;
     stream.write_all(handshake("").as_bytes()).await.unwrap();
     let mut said = Vec::new();
     while !said.ends_with(b"\r\n\r\n") {
@@ -79,7 +77,7 @@ async fn a_request_that_a_browser_was_made_to_send_is_not_answered() {
     assert!(said.starts_with("HTTP/1.1 400"), "{said}");
     assert!(!said.contains("hidden"), "{said}");
     let mut other = server.client().await;
-    assert_eq!(other.ask("server.ping", json!([])).await, json!(null));
+    other.ping().await;
     server.stop().await;
 }
 
@@ -115,11 +113,7 @@ async fn frames_that_are_too_large_too_many_or_wrong_end_their_connection_alone(
         let mut said = Vec::new();
         let ended = timeout(PATIENCE, stream.read_to_end(&mut said)).await;
         assert!(ended.is_ok(), "{what} is not the end");
-        assert_eq!(
-            other.ask("server.ping", json!([])).await,
-            json!(null),
-            "{what}"
-        );
+        other.ping().await;
     }
     server.stop().await;
 }
@@ -141,7 +135,7 @@ async fn a_flood_of_pings_neither_piles_up_pongs_nor_holds_up_others() {
     });
     for _ in 0..50 {
         let asked = Instant::now();
-        assert_eq!(other.ask("server.ping", json!([])).await, json!(null));
+        other.ping().await;
         assert!(asked.elapsed() < Duration::from_secs(5));
     }
     let closed = timeout(PATIENCE, flood).await;
@@ -196,12 +190,11 @@ async fn who_wants_more_than_the_memory_of_all_is_told_and_small_questions_are_s
             let _ = stream.write_all(&head).await;
             stream
         } else {
-            let at = server.urls[0].split_once("//").unwrap().1;
-            TcpStream::connect(at).await.unwrap()
+            raw(&server.urls[0]).await
         };
         let _ = stream.write_all(&vec![b'['; 900_000]).await;
         holders.push(stream);
-        assert_eq!(small.ask("server.ping", json!([])).await, json!(null));
+        small.ping().await;
     }
     // The other three are closed, and one was told why.
     let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
@@ -243,10 +236,7 @@ async fn questions_that_wait_for_their_answer_count_into_the_memory_of_all() {
         ..Limits::default()
     };
     let server = TestServer::start(limits, &["tcp"]).await;
-    server
-        .fake
-        .change(|world| _ = world.on_disk.insert(script(1)));
-    server.fake.shut_gate();
+    server.hold(script(1));
     // A question is short, its id is not: one client asks many of them, and none is answered.
     let mut client = server.client().await;
     let id = "x".repeat(900_000);
@@ -260,7 +250,7 @@ async fn questions_that_wait_for_their_answer_count_into_the_memory_of_all() {
     }
     // Three fit, as other clients see; the fourth does not.
     let mut other = server.client().await;
-    assert_eq!(other.ask("server.ping", json!([])).await, json!(null));
+    other.ping().await;
     let _ = client.try_send(&question.to_string()).await;
     let told = client.next().await.unwrap();
     let told = told["error"]["message"].as_str().unwrap();
@@ -280,7 +270,7 @@ async fn questions_that_wait_for_their_answer_count_into_the_memory_of_all() {
     let told = told["error"]["message"].as_str().unwrap();
     assert!(told.contains("memory for its clients is used up"), "{told}");
     server.fake.open_gate();
-    assert_eq!(other.ask("server.ping", json!([])).await, json!(null));
+    other.ping().await;
     server.stop().await;
 }
 
@@ -322,27 +312,17 @@ async fn half_open_connections_and_floods_give_their_places_back() {
         connections_max: 100,
         listener_connections_max: 50,
         idle_timeout: Duration::from_millis(500),
-        handshake_timeout: Duration::from_millis(500),
         ..Limits::default()
     };
     let server = TestServer::start(limits, &["tcp", "tls"]).await;
     // A flood at one listener leaves room at the other.
     let mut held = Vec::new();
     for _ in 0..200 {
-        let at = server.urls[0].split_once("//").unwrap().1;
-        held.push(TcpStream::connect(at).await.unwrap());
+        held.push(raw(&server.urls[0]).await);
     }
     let mut other = Client::connect(&server.urls[1]).await;
-    assert_eq!(other.ask("server.ping", json!([])).await, json!(null));
+    other.ping().await;
     // Nobody closes his side; the server does, for they say nothing.
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let mut client = server.client().await;
-        let sent = client.try_send(r#"{"id":1,"method":"server.ping"}"#).await;
-        if sent.is_ok() && client.next().await.is_some() {
-            break;
-        }
-        assert!(Instant::now() < deadline);
-    }
+    has_room(&server.urls[0]).await;
     server.stop().await;
 }

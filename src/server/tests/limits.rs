@@ -14,7 +14,7 @@ impl TestServer {
         let mut other = self.client().await;
         for _ in 0..20 {
             // By the same threads, had they more to do.
-            other.ask("server.ping", json!([])).await;
+            other.ping().await;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(self.stats.begun(lane), count);
@@ -34,24 +34,16 @@ async fn all_listeners_together_have_no_more_connections_than_they_may() {
     let server = TestServer::start(limits, &["tcp", "unix", "ws"]).await;
     let mut first = Client::connect(&server.urls[0]).await;
     let mut second = Client::connect(&server.urls[1]).await;
-    first.ask("server.ping", json!([])).await;
-    second.ask("server.ping", json!([])).await;
+    first.ping().await;
+    second.ping().await;
     for url in &server.urls[..2] {
         let mut third = Client::connect(url).await;
         assert!(third.next().await.is_none());
     }
     assert_eq!(server.stats.refused(), 2);
-    first.ask("server.ping", json!([])).await;
+    first.ping().await;
     drop(second);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let mut client = Client::connect(&server.urls[1]).await;
-        let sent = client.try_send(r#"{"id":1,"method":"server.ping"}"#).await;
-        if sent.is_ok() && client.next().await.is_some() {
-            break;
-        }
-        assert!(Instant::now() < deadline);
-    }
+    has_room(&server.urls[1]).await;
     server.stop().await;
 }
 
@@ -63,9 +55,7 @@ async fn no_more_questions_of_a_client_are_in_work_than_may_be() {
         ..Limits::default()
     };
     let server = TestServer::start(limits, &["tcp"]).await;
-    server
-        .fake
-        .change(|world| _ = world.on_disk.insert(script(1)));
+    server.slow(script(1));
     let questions: Vec<String> = (0..6)
         .map(|id| question(id, "blockchain.scripthash.get_balance", 1))
         .collect();
@@ -101,26 +91,15 @@ async fn one_long_history_of_a_client_is_in_work_and_the_rest_goes_before() {
         ..Limits::default()
     };
     let server = TestServer::start(limits, &["tcp"]).await;
-    server.fake.change(|world| {
-        use crate::chain::{Confirmed, History};
-        let entry = Confirmed {
-            txid: txid(1),
-            height: 3,
-        };
-        let history = History {
-            confirmed: Arc::new(vec![entry; 5000]),
-            ..History::default()
-        };
-        world.histories.insert(script(2), history);
-        world.far_waits = true;
-    });
+    server.has_long_history(script(2));
+    server.fake.change(|world| world.far_waits = true);
     server.fake.shut_gate();
     let mut client = server.client().await;
     for id in 0..3 {
         let history = question(id, "blockchain.scripthash.get_history", 2);
         client.send(&history).await;
     }
-    assert_eq!(client.ask("server.ping", json!([])).await, json!(null));
+    client.ping().await;
     server.begins(Lane::Long, 1).await;
     server.fake.open_gate();
     for id in 0..3 {
@@ -174,12 +153,8 @@ async fn who_closed_his_sending_side_is_waited_for_no_longer_than_may_be() {
         ..Limits::default()
     };
     let server = TestServer::start(limits, &["tcp"]).await;
-    server
-        .fake
-        .change(|world| _ = world.on_disk.insert(script(1)));
-    server.fake.shut_gate();
-    let at = server.urls[0].trim_start_matches("tcp://");
-    let mut stream = TcpStream::connect(at).await.unwrap();
+    server.hold(script(1));
+    let mut stream = raw(&server.urls[0]).await;
     let balance = question(1, "blockchain.scripthash.get_balance", 1) + "\n";
     stream.write_all(balance.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
@@ -212,8 +187,7 @@ async fn tls_older_than_1_2_is_refused() {
         record.extend([1, 0]);
         record.extend((hello.len() as u16).to_be_bytes());
         record.extend(&hello);
-        let at = server.urls[0].trim_start_matches("tls://");
-        let mut stream = TcpStream::connect(at).await.unwrap();
+        let mut stream = raw(&server.urls[0]).await;
         stream.write_all(&record).await.unwrap();
         let mut head = [0; 7];
         let read = timeout(PATIENCE, stream.read_exact(&mut head)).await;
