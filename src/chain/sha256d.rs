@@ -6,8 +6,6 @@
 
 use sha2::{compress256, digest::generic_array::GenericArray};
 
-use super::merkle::Node;
-
 type Block = GenericArray<u8, sha2::digest::consts::U64>;
 type State = [u32; 8];
 
@@ -35,7 +33,7 @@ pub struct Sha256d {
     bytes: Vec<u8>,
     /// Where each of them ends in `bytes`.
     ends: Vec<usize>,
-    hashes: Vec<Node>,
+    hashes: Vec<[u8; 32]>,
 }
 
 impl Sha256d {
@@ -58,7 +56,7 @@ impl Sha256d {
     }
 
     /// The hashes of all messages that were added.
-    pub fn finish(mut self) -> Vec<Node> {
+    pub fn finish(mut self) -> Vec<[u8; 32]> {
         self.hash();
         self.hashes
     }
@@ -115,7 +113,7 @@ fn compress(state: &mut State, block: &[u8]) {
 }
 
 /// Hashes one or two hashes again.
-fn second_hashes(firsts: &[State], hashes: &mut [Node]) {
+fn second_hashes(firsts: &[State], hashes: &mut [[u8; 32]]) {
     let mut states = [START; 2];
     let mut blocks = [[0u8; BLOCK]; 2];
     for (block, first) in blocks.iter_mut().zip(firsts) {
@@ -131,7 +129,7 @@ fn second_hashes(firsts: &[State], hashes: &mut [Node]) {
     }
 }
 
-fn bytes_of(state: &State) -> Node {
+fn bytes_of(state: &State) -> [u8; 32] {
     let mut bytes = [0; 32];
     for (four, word) in bytes.chunks_exact_mut(4).zip(state) {
         four.copy_from_slice(&word.to_be_bytes());
@@ -140,9 +138,9 @@ fn bytes_of(state: &State) -> Node {
 }
 
 /// Replaces a row of a merkle tree by the row above. An odd row pairs its last node with itself.
-pub fn merkle_row_above(row: &mut Vec<Node>) {
+pub fn merkle_row_above(row: &mut Vec<[u8; 32]>) {
     let above = row.len().div_ceil(2);
-    let pair = |row: &[Node], at: usize| {
+    let pair = |row: &[[u8; 32]], at: usize| {
         let mut block = [0; BLOCK];
         let right = (2 * at + 1).min(row.len() - 1);
         block[..32].copy_from_slice(&row[2 * at]);
@@ -177,7 +175,7 @@ mod tests {
     use super::*;
     use crate::chain::merkle_parent;
 
-    fn plainly(message: &[u8]) -> Node {
+    fn plainly(message: &[u8]) -> [u8; 32] {
         Sha256::digest(Sha256::digest(message)).into()
     }
 
@@ -199,13 +197,13 @@ mod tests {
                 let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
                 sha256d.push(&parts);
             }
-            let expected: Vec<Node> = messages.iter().map(|parts| plainly(&parts.concat())).collect();
+            let expected: Vec<[u8; 32]> = messages.iter().map(|parts| plainly(&parts.concat())).collect();
             prop_assert_eq!(sha256d.finish(), expected);
         }
 
         #[test]
         fn the_row_above_has_the_parents(mut row in prop::collection::vec(any::<[u8; 32]>(), 1..40)) {
-            let expected: Vec<Node> = row
+            let expected: Vec<[u8; 32]> = row
                 .chunks(2)
                 .map(|pair| merkle_parent(&pair[0], pair.last().unwrap()))
                 .collect();

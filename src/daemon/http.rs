@@ -13,7 +13,7 @@ use std::{
 
 use ureq::Agent;
 
-use super::{rpc::RpcError, stats::Stats};
+use super::{error::RpcError, stats::Stats};
 
 /// Exchanges at one time. bitcoind works on `rpcthreads` (4, newer releases 16) at once and lets
 /// `rpcworkqueue` (16, newer releases 64) more wait: this leaves room for others who ask it.

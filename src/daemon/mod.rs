@@ -1,6 +1,7 @@
 //! The node: RPC, REST, block files, ZMQ.
 mod bitcoin_conf;
 pub mod discover;
+mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod files;

@@ -8,8 +8,9 @@ use serde::Deserialize;
 
 use super::{
     Stats,
+    error::RpcError,
     http::{Exchange, Http, Reply, without_user},
-    rpc::{RpcError, is_block},
+    rpc::is_block,
 };
 use crate::chain::{HEADER_LEN, HeaderBytes, SpentOutputs, block_hash};
 

@@ -6,7 +6,7 @@ use rocksdb::{ColumnFamily, WriteBatch};
 
 use super::{
     BlockRow, Index, IndexError,
-    db::{META, META_PACKED_END, META_TIP},
+    families::{META, META_PACKED_END, META_TIP},
     hash_rows::{HISTORY, TXID},
     options::durably,
     rows::BlockRows,

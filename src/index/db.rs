@@ -16,31 +16,16 @@ use rocksdb::{Cache, ColumnFamily, ColumnFamilyDescriptor, DB, WriteBatch};
 use super::{
     BlockRow, IndexError,
     error::open_error,
-    folder::{FOLDER, is_of_this_version, is_whole, of_format},
-    hash_rows::{HISTORY, TXID},
+    families::{
+        FAMILIES, FOLDER, Family, META, META_FORMAT, META_GENESIS, META_PACKED_END, META_PREFIXES,
+        META_TIP,
+    },
+    folder::{is_of_this_version, is_whole, of_format},
     open_count::Counted,
     options::{BLOCK_CACHE_BYTES, PACKED_BLOCK_BYTES, database_options, durably, family_options},
-    ready_files::Family,
-    schema::{DamagedRow, FORMAT, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN, TipRow, TxPositionRow},
+    schema::{DamagedRow, FORMAT, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN, TipRow},
 };
 use crate::chain::{Height, TxNum};
-
-pub(super) const META: &str = "meta";
-pub(super) const FAMILIES: [&str; 7] = [
-    HISTORY.single,
-    HISTORY.packed,
-    TXID.single,
-    TXID.packed,
-    TxPositionRow::FAMILY,
-    BlockRow::FAMILY,
-    META,
-];
-
-pub(super) const META_FORMAT: &[u8] = b"format";
-const META_PREFIXES: &[u8] = b"prefixes";
-const META_GENESIS: &[u8] = b"genesis";
-pub(super) const META_TIP: &[u8] = b"tip";
-pub(super) const META_PACKED_END: &[u8] = b"packed_end";
 
 /// The index: which transactions touch a script, where a transaction lies, what the chain is.
 pub struct Index {

@@ -5,14 +5,11 @@ use std::path::Path;
 use rocksdb::{DB, Options};
 
 use super::{
-    Index, IndexError, bulk,
-    db::{FAMILIES, META, META_FORMAT},
+    Index, IndexError,
     error::open_error,
+    families::{FAMILIES, FOLDER, META, META_FORMAT, RUNS_FOLDER},
     schema::FORMAT,
 };
-
-/// Of RocksDB's files, within the index's folder.
-pub const FOLDER: &str = "rocksdb";
 
 impl Index {
     /// Deletes the index in the folder `path`, whatever its state; not while a server uses it. What else
@@ -24,7 +21,7 @@ impl Index {
             // What RocksDB does not know as its own, such as a torn file's copy.
             remove_folder(&folder)?;
         }
-        remove_folder(&path.join(bulk::FOLDER))
+        remove_folder(&path.join(RUNS_FOLDER))
     }
 }
 

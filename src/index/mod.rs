@@ -1,6 +1,6 @@
 //! The index: which transactions touch a script, where a transaction lies, what the chain is.
 //!
-//! `schema` are the rows as types, `rows` makes them from a block (pure), `db` keeps them with `hash_rows`, `positions`
+//! `schema` are the rows as types, `families` what they are kept under, `rows` makes them from a block (pure), `db` keeps them with `hash_rows`, `positions`
 //! and `options`. `bulk` builds the whole index at the speed of the disk by `ready_files`, `apply` follows the tip.
 //! `beside`, `copy`, `inspect` and `fingerprint` are for those who check an index or take it elsewhere, `folder` and
 //! `error` for when it cannot be used, `open_count` for who leaves the process. Only this room knows RocksDB.
@@ -11,6 +11,7 @@ mod bulk;
 mod copy;
 mod db;
 mod error;
+mod families;
 mod fingerprint;
 mod folder;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -34,8 +35,8 @@ pub use beside::Beside;
 pub use bulk::{Bulk, CHUNK_TXS_MAX, Finish, Gatherer};
 pub use db::Index;
 pub use error::IndexError;
+pub use families::FOLDER as DATABASE;
 pub use fingerprint::FamilyFingerprint;
-pub use folder::FOLDER as DATABASE;
 pub use inspect::{Column, HashRows, Seen};
 pub use open_count::wait_until_closed;
 pub use positions::TxPlaces;

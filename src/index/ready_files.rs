@@ -8,11 +8,10 @@ use std::{
 use rocksdb::{IngestExternalFileOptions, Options};
 
 use super::{
-    BlockRow, Index, IndexError,
-    db::{META_PACKED_END, META_TIP},
-    hash_rows::{HISTORY, TXID},
+    Index, IndexError,
+    families::{Family, META_PACKED_END, META_TIP},
     options::family_options,
-    schema::{TipRow, TxPositionRow},
+    schema::TipRow,
 };
 
 impl Index {
@@ -58,26 +57,6 @@ impl Index {
         self.db
             .compact_range_cf(handle, None::<&[u8]>, None::<&[u8]>);
         Ok(())
-    }
-}
-
-/// The column families that ready files can be made for; of hash rows the packed form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    History,
-    Txid,
-    TxPosition,
-    Block,
-}
-
-impl Family {
-    fn name(self) -> &'static str {
-        match self {
-            Family::History => HISTORY.packed,
-            Family::Txid => TXID.packed,
-            Family::TxPosition => TxPositionRow::FAMILY,
-            Family::Block => BlockRow::FAMILY,
-        }
     }
 }
 

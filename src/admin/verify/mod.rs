@@ -14,6 +14,7 @@
 
 mod blocks;
 mod chain;
+mod coins;
 mod positions;
 mod report;
 mod sums;

@@ -5,8 +5,8 @@ mod packed;
 use bitcoin::{BlockHash, consensus::encode::serialize, hashes::Hash};
 
 use super::{
-    blocks::{CoinChange, coin_change},
     chain::Listed,
+    coins::{CoinChange, coin_change},
     *,
 };
 use crate::{

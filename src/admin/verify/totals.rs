@@ -3,9 +3,7 @@
 use std::sync::Mutex;
 
 use super::{
-    Fault, Faults, Report, Truth, VerifyError, blame,
-    blocks::{CoinChange, Made},
-    chain::Chain,
+    Fault, Faults, Report, Truth, VerifyError, blame, blocks::Made, chain::Chain, coins::CoinChange,
 };
 use crate::chain::Height;
 

@@ -6,8 +6,8 @@ use bitcoin::{Amount, BlockHash, Network};
 use serde_json::json;
 
 use super::{
-    blocks::{CoinChange, coin_change},
     chain::Listed,
+    coins::{CoinChange, coin_change},
 };
 use crate::{
     chain::{BlockView, Height, SpentOutputs, block_hash},

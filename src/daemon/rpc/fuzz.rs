@@ -3,7 +3,10 @@
 use bitcoincore_rpc::jsonrpc::Response;
 use serde_json::Value;
 
-use super::{answers, is_not_found, raw_transaction, sorted, spent};
+use super::{
+    answers, sorted, spent,
+    transactions::{is_not_found, raw_transaction},
+};
 use crate::chain::SpentOutputs;
 
 /// `which` names the reader.

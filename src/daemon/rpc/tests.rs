@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, thread, time::Instant};
 
-use bitcoin::hashes::Hash;
+use bitcoin::{Txid, hashes::Hash};
 
 use super::*;
 use crate::daemon::fake::{Answer, FakeNode};

@@ -16,8 +16,9 @@ use super::{
 use crate::{
     chain::TxNum,
     index::{
+        families::Family,
         packed::Packer,
-        ready_files::{Family, SortedFile},
+        ready_files::SortedFile,
         schema::{SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN},
     },
 };

@@ -20,7 +20,8 @@ pub use gather::Gatherer;
 
 use super::{
     BlockRow, Index, IndexError,
-    ready_files::{Family, SortedFile},
+    families::{Family, RUNS_FOLDER},
+    ready_files::SortedFile,
     schema::{TipRow, TxPositionRow},
 };
 use crate::chain::{Height, TxNum};
@@ -30,9 +31,6 @@ const TX_BITS: u32 = 24;
 
 /// Most transactions in a chunk.
 pub const CHUNK_TXS_MAX: u32 = 1 << TX_BITS;
-
-/// Of the runs, within the index's folder.
-pub(super) const FOLDER: &str = "sync";
 
 const META_MARK: &[u8] = b"sync_mark";
 const META_STAGE: &[u8] = b"sync_merged";
@@ -50,7 +48,7 @@ impl<'a> Bulk<'a> {
     /// Goes on with the sync that a former process began, or begins one; `None` where the index is
     /// complete up to a tip already.
     pub fn resume(index: &'a Index) -> Result<Option<Bulk<'a>>, IndexError> {
-        let folder = index.path().join(FOLDER);
+        let folder = index.path().join(RUNS_FOLDER);
         if index.tip()?.is_some() {
             remove_folder(&folder)?;
             return Ok(None);
