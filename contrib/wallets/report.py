@@ -116,6 +116,32 @@ def suites(results):
     return text
 
 
+def beside(folder):
+    """The answers beside another server's, as answers/answers.py left them."""
+    path = folder / "answers.beside"
+    if not path.exists():
+        return ""
+    result = json.loads(path.read_text())
+    rows = result["questions"]
+    asked, same = (sum(question[word] for question in rows) for word in ["asked", "same"])
+    text = (HERE / "answers/head.md").read_text()
+    text += (
+        f"\nThis time, beside electrs {result['electrs']}: {asked} questions, of {result['scripts']} scripts at the end; {same} answers "
+        "are the same\nto the last word, and of the others each is explained:\n\n"
+    )
+    text += row("asked", "times", "the same", "what differs, and why") + "|---|---|---|---|\n"
+    alike = [question for question in rows if not question["whys"] and "." not in question["name"].split(" ")[0].rstrip(",")]
+    for question in rows:
+        if question not in alike:
+            name = question["name"]
+            name = f"`{name}`" if "." in name and " " not in name else name
+            why = "; ".join(f"{count}: {why}" for why, count in question["whys"].items())
+            text += row(name, question["asked"], question["same"], why or "–")
+    if alike:
+        text += "\nAlike, too: " + "; ".join(question["name"] for question in alike) + ".\n"
+    return text
+
+
 def main():
     folder = TARGET / "results"
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
@@ -134,6 +160,7 @@ def main():
     text += "Run from the sources that their registries hold; nothing of them is in this repository.\n\n"
     text += suites(others)
     text += (HERE / "notes.md").read_text()
+    text += beside(folder)
     if skipped:
         text += "\n## Not run here\n\n"
         text += "".join(f"- `{name}`: {why}\n" for name, why in skipped.items())

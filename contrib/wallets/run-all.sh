@@ -32,7 +32,7 @@ case "${1:-}" in
     set -- electrum node python
     export WALLETS_QUICK=yes
     ;;
-"") set -- electrum node python rust suites; document=yes ;;
+"") set -- electrum node python rust suites answers; document=yes ;;
 esac
 # Of runs before, only what is not run now is kept.
 [ $document = no ] || rm -rf target/wallets/results

@@ -543,6 +543,13 @@ impl Node for Fake {
         txid: &Txid,
         block: Option<&BlockHash>,
     ) -> Result<Value, RpcError> {
+        // Of what is in a block, a node without txindex knows nothing unless it is told which.
+        if block.is_none() && !self.world().node_is_away {
+            return Err(RpcError::Refused {
+                code: -5,
+                message: "No such mempool transaction. Use -txindex".to_owned(),
+            });
+        }
         self.node_answers(
             json!({ "txid": txid.to_string(), "blockhash": block.map(ToString::to_string) }),
         )

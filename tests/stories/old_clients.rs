@@ -224,13 +224,18 @@ fn has(whole: &Value, part: &Value) -> bool {
 }
 
 fn play(name: &str) {
+    play_with(name, &[]);
+}
+
+/// With these options of Ambra's besides.
+fn play_with(name: &str, options: &[&str]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/wallets")
         .join(name);
     let text = fs::read_to_string(path).expect("a transcript");
     let node = Node::start(NodeOptions::default());
     let treasury = Treasury::mine(&node);
-    let ambra = Ambra::start(&node);
+    let ambra = Ambra::start_with(&node, options);
     let mut transcript = Transcript {
         node: &node,
         treasury,
@@ -271,6 +276,13 @@ fn a_client_of_1_3_hears_what_its_specification_says() {
 #[test]
 fn sparrow_is_answered() {
     play("sparrow.transcript");
+}
+
+#[test]
+fn sparrow_is_answered_in_batches() {
+    // A name that it knows, in the words that it looks for.
+    let name = ["--server-name", "Fulcrum 1.12.0"];
+    play_with("sparrow-batches.transcript", &name);
 }
 
 #[test]

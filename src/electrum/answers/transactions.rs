@@ -4,12 +4,16 @@ use bitcoin::{Address, BlockHash, Txid};
 
 use crate::{
     chain::{ScriptHash, block_hash},
+    daemon::rpc::RpcError,
     electrum::{Refusal, json, params::Args},
 };
 
 use super::{Question, headers::header_at, scripts::outpoint};
 
-/// Bitcoin Core's words for it; wallets look for them.
+/// Bitcoin Core's `RPC_INVALID_ADDRESS_OR_KEY`: it has no such transaction.
+const NOT_FOUND: i32 = -5;
+
+/// Bitcoin Core's words for it where it has a `txindex`; wallets look for them (Sparrow for how they begin).
 fn unknown() -> Refusal {
     Refusal::Daemon("No such mempool or blockchain transaction.".to_owned())
 }
@@ -19,7 +23,14 @@ pub fn get(question: &Question, args: &Args, out: &mut Vec<u8>) -> Result<(), Re
     let txid = args.txid(0)?;
     if args.flag(1) {
         let block = confirmed_in(question, &txid)?.map(|(_, hash)| hash);
-        let verbose = question.node().transaction_verbose(&txid, block.as_ref())?;
+        let verbose = question.node().transaction_verbose(&txid, block.as_ref());
+        let verbose = verbose.map_err(|error| match error {
+            // Its own words would send a wallet's owner to a setting of the node's that Ambra does not need.
+            RpcError::Refused {
+                code: NOT_FOUND, ..
+            } if block.is_none() => unknown(),
+            error => error.into(),
+        })?;
         json::serde(out, &verbose);
         return Ok(());
     }
