@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::{client::Client, node::Node, patience::until};
 
 /// First sync of a few hundred small blocks, on a busy machine.
-pub const SYNC_PATIENCE: Duration = Duration::from_secs(60);
+pub const SYNC_PATIENCE: Duration = Duration::from_secs(120);
 /// "Stops cleanly within two seconds."
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How long the server may take to see what the node has seen.
-pub const CATCH_UP_PATIENCE: Duration = Duration::from_secs(20);
+pub const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);
 /// Requests in one batch.
 const BATCH: usize = 50;
 /// Differences shown before "and more".

@@ -29,7 +29,7 @@ use crate::{
     treasury::Treasury,
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const SEED: u64 = 7;
 
 fn rpc_of(node: &Node) -> Rpc {

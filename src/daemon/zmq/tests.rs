@@ -2,7 +2,7 @@ use zeromq::{PubSocket, SocketSend};
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn message(topic: &str, body: &[u8], counter: u32) -> ZmqMessage {
     let mut message = ZmqMessage::from(topic.to_owned());

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// No step of a test takes as long.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct TestServer {
     pub fake: Fake,
