@@ -19,6 +19,8 @@ use super::{Height, ScriptHash, SpentOutputs, is_unspendable, undo_checksum};
 pub struct FakeChain {
     pub blocks: Vec<Block>,
     pub scripts: Vec<ScriptBuf>,
+    /// The next block's coinbase, if it is not to be a new one.
+    pub next_coinbase: Option<Transaction>,
     random: StdRng,
     extra_nonce: u64,
 }
@@ -34,6 +36,7 @@ impl FakeChain {
                     ScriptBuf::new_p2wpkh(&bitcoin::WPubkeyHash::from_byte_array(hash))
                 })
                 .collect(),
+            next_coinbase: None,
             random: StdRng::seed_from_u64(seed),
             extra_nonce: 0,
         };
@@ -145,7 +148,8 @@ impl FakeChain {
             script_sig: ScriptBuf::from_bytes(self.extra_nonce.to_le_bytes().to_vec()),
             ..TxIn::default()
         };
-        let coinbase = self.transaction(vec![coinbase_input], 5_000_000_000);
+        let new = self.transaction(vec![coinbase_input], 5_000_000_000);
+        let coinbase = self.next_coinbase.take().unwrap_or(new);
         let mut txdata = vec![coinbase];
         let mut unspent = self.unspent();
         for tx in included {
