@@ -89,6 +89,13 @@ fn anchors(text: &str) -> BTreeSet<String> {
     anchors
 }
 
+/// The book has what lies in its folder; to all else its pages link by its address on the web.
+fn is_of_the_book(path: &Path) -> bool {
+    let path = path.canonicalize().unwrap_or_default();
+    let folder = root().join("docs").canonicalize().unwrap_or_default();
+    path.starts_with(folder)
+}
+
 /// What is wrong with the links of a page.
 fn broken_links(page: &Path, text: &str) -> Vec<String> {
     let mut broken = Vec::new();
@@ -103,6 +110,8 @@ fn broken_links(page: &Path, text: &str) -> Vec<String> {
         };
         if !target.exists() {
             broken.push(format!("{}: no such file: {link}", page.display()));
+        } else if is_of_the_book(page) && !(target.is_file() && is_of_the_book(&target)) {
+            broken.push(format!("{}: not in the book: {link}", page.display()));
         } else if !anchor.is_empty() && !anchors(&read(&target)).contains(anchor) {
             broken.push(format!("{}: no such heading: {link}", page.display()));
         }
@@ -154,6 +163,7 @@ fn a_broken_link_is_seen() {
     assert_eq!(count("[a](nowhere.md)"), 1);
     assert_eq!(count("[a](SUMMARY.md#nothing) and [b](nowhere/)"), 2);
     assert_eq!(count("[`code`](nowhere.md)"), 1);
+    assert_eq!(count("[a](../README.md), [b](decisions/)"), 2);
     assert_eq!(
         count("# Here\n[a](SUMMARY.md) [b](https://example.org/x)"),
         0

@@ -41,11 +41,12 @@ pub fn exchange(
     let (status, length) = head(&mut reader)?;
     let mut body = Vec::new();
     match length {
-        Some(length) => {
+        Length::Told(length) => {
             body.resize(length, 0);
             reader.read_exact(&mut body)?;
         }
-        None => {
+        Length::Chunks => read_chunks(&mut reader, &mut body)?,
+        Length::ToTheEnd => {
             reader.read_to_end(&mut body)?;
         }
     }
@@ -99,22 +100,51 @@ fn request(
     Ok(BufReader::new(stream))
 }
 
-/// Status and, if it is told, the body's length.
-fn head(reader: &mut impl BufRead) -> std::io::Result<(u16, Option<usize>)> {
+/// How the end of a body is known (RFC 9112, 6.3).
+enum Length {
+    Told(usize),
+    Chunks,
+    ToTheEnd,
+}
+
+/// Status, and the body's length.
+fn head(reader: &mut impl BufRead) -> std::io::Result<(u16, Length)> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.ok_or_else(|| std::io::Error::other(format!("no HTTP: {line:?}")))?;
-    let mut length = None;
+    let mut length = Length::ToTheEnd;
     loop {
         line.clear();
         if reader.read_line(&mut line)? == 0 || line == "\r\n" {
             return Ok((status, length));
         }
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("content-length")
-        {
-            length = value.trim().parse().ok();
+        let Some((name, value)) = line.split_once(':') else {
+            continue;
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => {
+                let told = value.trim().parse().map_err(std::io::Error::other)?;
+                length = Length::Told(told);
+            }
+            "transfer-encoding" => length = Length::Chunks,
+            _ => {}
+        }
+    }
+}
+
+/// Each chunk has its length before it, in hexadecimal (RFC 9112, 7.1).
+fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> std::io::Result<()> {
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let length = usize::from_str_radix(line.trim(), 16).map_err(std::io::Error::other)?;
+        let start = body.len();
+        body.resize(start + length, 0);
+        reader.read_exact(&mut body[start..])?;
+        reader.read_line(&mut line)?;
+        if length == 0 {
+            return Ok(());
         }
     }
 }

@@ -34,6 +34,7 @@ mod hearing_the_node;
 mod node_faults;
 mod old_clients;
 mod one_moment;
+mod prometheus;
 mod pushes;
 mod random_lives;
 mod reliability;
