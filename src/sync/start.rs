@@ -128,7 +128,9 @@ impl FirstSync {
         let mut has_told = false;
         loop {
             let info = self.rpc.blockchain_info()?;
-            if !is_downloading(&info, self.network) {
+            let is_incomplete = is_downloading(&info, self.network);
+            self.stats.set_node_is_incomplete(is_incomplete);
+            if !is_incomplete {
                 return Ok(info);
             }
             let percent = info.verification_progress * 100.0;
@@ -148,9 +150,9 @@ impl FirstSync {
     }
 }
 
-/// A regtest node without a fresh block calls itself in initial download for ever; one that has all blocks
-/// whose headers it knows is as ready as it gets.
-fn is_downloading(info: &ChainInfo, network: Network) -> bool {
+/// True while the node lacks blocks that it will have. One without a fresh block calls itself in initial download, on
+/// regtest for ever; one that has all blocks whose headers it knows is as ready as it gets.
+pub fn is_downloading(info: &ChainInfo, network: Network) -> bool {
     let lacks_blocks = info.blocks + HEADERS_AHEAD_MAX < info.headers;
     let has_none = info.blocks == 0 && network != Network::Regtest;
     info.initial_block_download && (lacks_blocks || has_none)

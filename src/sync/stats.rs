@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -30,6 +30,7 @@ pub struct Stats {
     pub(super) reorgs: AtomicU64,
     first_sync: Mutex<Option<FirstSyncProgress>>,
     complaint: Mutex<Option<String>>,
+    node_is_incomplete: AtomicBool,
     /// The last sign of life, in milliseconds since `began`.
     beat: AtomicU64,
     /// Works that may take hours at one stretch.
@@ -45,6 +46,7 @@ impl Default for Stats {
             reorgs: AtomicU64::new(0),
             first_sync: Mutex::default(),
             complaint: Mutex::default(),
+            node_is_incomplete: AtomicBool::new(false),
             beat: AtomicU64::new(0),
             unhurried: AtomicU64::new(0),
         }
@@ -85,6 +87,11 @@ impl Stats {
         lock(&self.complaint).clone()
     }
 
+    /// True while the first sync cannot begin, because the node does not have its chain yet.
+    pub fn node_is_incomplete(&self) -> bool {
+        self.node_is_incomplete.load(Relaxed)
+    }
+
     /// False where the writer has given no sign of life for too long.
     pub fn is_alive(&self) -> bool {
         self.unhurried.load(Relaxed) > 0 || self.silence() < SILENCE_MAX
@@ -108,6 +115,10 @@ impl Stats {
 
     pub(super) fn set_first_sync(&self, progress: Option<FirstSyncProgress>) {
         *lock(&self.first_sync) = progress;
+    }
+
+    pub(super) fn set_node_is_incomplete(&self, is_so: bool) {
+        self.node_is_incomplete.store(is_so, Relaxed);
     }
 
     pub(super) fn set_complaint(&self, complaint: Option<String>) {

@@ -32,6 +32,7 @@ mod first_sync;
 mod full_mempool;
 mod hearing_the_node;
 mod node_faults;
+mod node_not_ready;
 mod old_clients;
 mod one_moment;
 mod prometheus;

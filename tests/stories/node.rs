@@ -106,6 +106,21 @@ impl Node {
     }
 
     fn try_launch(&self) -> Result<(), String> {
+        let mut process = self.spawn();
+        match self.wait_until_ready(&mut process) {
+            Ok(()) => {
+                self.process.replace(Some(process));
+                Ok(())
+            }
+            Err(why) => {
+                let _ = process.kill();
+                let _ = process.wait();
+                Err(why)
+            }
+        }
+    }
+
+    fn spawn(&self) -> Child {
         assert!(self.process.borrow().is_none(), "the node runs already");
         let mut command = Command::new(bitcoind());
         command
@@ -134,7 +149,10 @@ impl Node {
                 command.arg(format!("-zmqpub{topic}=tcp://127.0.0.1:{}", self.zmq_port));
             }
         }
-        let mut process = command.spawn().expect("bitcoind can be run");
+        command.spawn().expect("bitcoind can be run")
+    }
+
+    fn wait_until_ready(&self, process: &mut Child) -> Result<(), String> {
         let ready = until(START_PATIENCE, || {
             if let Ok(Some(status)) = process.try_wait() {
                 return Some(Err(format!("it ended with {status}")));
@@ -143,18 +161,40 @@ impl Node {
             let mempool = self.try_rpc("getmempoolinfo", json!([])).ok()?;
             (mempool["loaded"] == true).then_some(Ok(()))
         });
-        match ready {
-            Some(Ok(())) => {
-                self.process.replace(Some(process));
-                Ok(())
-            }
-            Some(Err(why)) => Err(why),
-            None => {
-                let _ = process.kill();
-                let _ = process.wait();
-                Err(format!("no answer within {START_PATIENCE:?}"))
-            }
-        }
+        ready.unwrap_or_else(|| Err(format!("no answer within {START_PATIENCE:?}")))
+    }
+
+    /// Starts a stopped node and holds it in its warm-up, as one that loads a large chain: it takes connections, and
+    /// answers each call with error −28. [`Node::end_warm_up`] must follow.
+    pub fn launch_into_warm_up(&self) {
+        // It reads its list of banned addresses then; this one says nothing until it is written to.
+        let _ = fs::remove_file(self.banned());
+        let made = Command::new("mkfifo").arg(self.banned()).status();
+        assert!(made.expect("mkfifo can be run").success());
+        let process = self.spawn();
+        self.process.replace(Some(process));
+        let in_warm_up = until(START_PATIENCE, || {
+            let answer = self.try_rpc("getblockcount", json!([]));
+            let words = answer.err().filter(|error| error.code == -28)?.message;
+            words.contains("banlist").then_some(())
+        });
+        assert!(in_warm_up.is_some(), "no warm-up:\n{}", self.log_tail());
+    }
+
+    /// Lets it go on to its end.
+    pub fn end_warm_up(&self) {
+        fs::write(self.banned(), "{\"banned_nets\": []}").expect("bitcoind reads it");
+        fs::remove_file(self.banned()).expect("it can be removed");
+        let mut process = self.process.take().expect("the node runs");
+        let ready = self.wait_until_ready(&mut process);
+        self.process.replace(Some(process));
+        ready.unwrap_or_else(|why| panic!("bitcoind does not start: {why}\n{}", self.log_tail()));
+    }
+
+    fn banned(&self) -> PathBuf {
+        let folder = self.dir.path().join("regtest");
+        fs::create_dir_all(&folder).expect("a folder");
+        folder.join("banlist.json")
     }
 
     /// Ends it in good order.

@@ -19,10 +19,10 @@ use crate::{
 pub const ON_ANY_PORT: [&str; 2] = ["--admin-listen", "127.0.0.1:0"];
 
 /// The node is looked at every five seconds, and given five to answer.
-const LOOK_PATIENCE: Duration = Duration::from_secs(30);
+pub const LOOK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A metric's value; `sample` is its name with its labels, as it is told.
-fn metric(ambra: &Ambra, sample: &str) -> Option<f64> {
+pub fn metric(ambra: &Ambra, sample: &str) -> Option<f64> {
     let answer = get(ambra.status_page(), "/metrics");
     assert_eq!(answer.status, 200);
     let value = answer
@@ -43,7 +43,7 @@ fn wait_for_metric(ambra: &Ambra, sample: &str, value: f64) {
 }
 
 #[track_caller]
-fn wait_for_health(ambra: &Ambra, status: u16) -> String {
+pub fn wait_for_health(ambra: &Ambra, status: u16) -> String {
     let mut last = None;
     let came = until(LOOK_PATIENCE, || {
         let answer = get(ambra.status_page(), "/health");
@@ -55,7 +55,7 @@ fn wait_for_health(ambra: &Ambra, status: u16) -> String {
     came.unwrap_or_else(|| panic!("health is {last:?}, not {status}"))
 }
 
-fn status(ambra: &Ambra) -> Value {
+pub fn status(ambra: &Ambra) -> Value {
     let answer = get(ambra.status_page(), "/api/status");
     assert_eq!(answer.status, 200);
     answer.json()

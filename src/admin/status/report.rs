@@ -57,7 +57,7 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// For the node, before anything can begin.
+    /// For the node, before anything can begin: that it answers, or that it has its chain.
     Waiting,
     FirstSync,
     CatchingUp,
@@ -290,7 +290,15 @@ pub(super) fn progress(sources: &Sources, node_blocks: Option<Height>) -> Progre
             first.left,
             Some(first.text),
         ),
-        (None, Some(text), None) => told(Stage::FirstSync, 0.0, None, Some(text)),
+        (None, Some(text), None) => {
+            // The node is away, has not all its blocks yet, or none of the old ones any more.
+            let complaint = sources.sync.complaint();
+            let stage = match complaint.is_some() || sources.sync.node_is_incomplete() {
+                true => Stage::Waiting,
+                false => Stage::FirstSync,
+            };
+            told(stage, 0.0, None, Some(complaint.unwrap_or(text)))
+        }
         (None, Some(text), Some(indexed)) => {
             let blocks = node_blocks.unwrap_or(indexed).max(indexed).max(1);
             let share = f64::from(indexed) / f64::from(blocks);

@@ -131,10 +131,21 @@
     byId("dial-hand").setAttribute("cy", y.toFixed(2));
   }
 
+  // The node is there, and has not all its blocks yet.
+  function isDownloading() {
+    return report.stage === "waiting" && report.node.state === "up" && report.node.initial_block_download === true;
+  }
+
   function drawDial() {
     if (!report) return;
     let name, value, note, below, share;
-    if (report.stage === "waiting") {
+    if (isDownloading()) {
+      drawScale(["0", "25", "50", "75"]);
+      share = Math.min(1, report.node.verification_progress || 0);
+      const { blocks, headers } = report.node;
+      [name, value, note] = ["DOWNLOAD", `${(Math.floor(share * 1000) / 10).toFixed(1)} %`, `block ${number(blocks)} of ${number(headers)}`];
+      below = "of the chain is with your node";
+    } else if (report.stage === "waiting") {
       drawScale(["0", "15", "30", "45"]);
       [name, value, note, below, share] = ["WAITING", "–", `for ${span(now() - report.started)}`, "", (now() - report.started) / 3600];
     } else if (report.stage === "in_step") {
@@ -443,7 +454,7 @@
     } else if (report.stage === "first_sync") {
       [mood, text] = ["is-busy", "Building the index; wallets can connect, and wait"];
     } else if (report.stage === "waiting") {
-      [mood, text] = ["is-busy", "Waiting for your node"];
+      [mood, text] = ["is-busy", isDownloading() ? "Your node is downloading the chain" : "Waiting for your node"];
     } else if (report.node.state === "away") {
       [mood, text] = ["is-bad", sentence(report.not_ready)];
     } else {
@@ -494,8 +505,12 @@
     document.body.classList.toggle("is-waiting", isWaiting);
     byId("wait-panel").hidden = !isWaiting;
     say("wait-why", sentence(report.not_ready));
-    for (const id of ["node-panel", "wallets-panel", "connect-panel"]) byId(id).hidden = isWaiting;
-    byId("mempool-panel").hidden = !report.mempool || report.stage === "first_sync";
+    byId("wait-note").hidden = isDownloading();
+    byId("wait-download").hidden = !isDownloading();
+    byId("wallets-panel").hidden = isWaiting;
+    byId("node-panel").hidden = isWaiting && report.node.state !== "up";
+    byId("connect-panel").hidden = isWaiting && report.connect.length === 0;
+    byId("mempool-panel").hidden = !report.mempool || isWaiting || report.stage === "first_sync";
     drawMempool();
     drawNode();
     drawWallets();
