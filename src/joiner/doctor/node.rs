@@ -21,7 +21,7 @@ use crate::{
         running::running_nodes,
     },
     joiner::node::{belong_to, host_of, nodes_nearby},
-    sync::start::is_downloading,
+    sync::start::{downloaded, is_downloading},
 };
 
 /// For each question; a node that is well answers at once.
@@ -171,7 +171,7 @@ fn chain_check(chain: &ChainInfo, network: Network) -> Check {
             "chain",
             format!(
                 "{at}: the node is still downloading ({:.1} %)",
-                chain.verification_progress * 100.0
+                downloaded(chain) * 100.0
             ),
             "wait: Ambra begins by itself when the node is done",
         ),
@@ -428,7 +428,7 @@ mod tests {
         let check = |members, network| chain_check(&chain(members), network);
         let behind = check("true", Network::Bitcoin);
         assert_eq!(behind.level, Level::Warn);
-        assert!(behind.says.contains("50.0 %"), "{behind:?}");
+        assert!(behind.says.contains("(5.0 %)"), "{behind:?}");
         assert_eq!(check("true", Network::Regtest).level, Level::Warn);
         assert_eq!(check("false", Network::Bitcoin).level, Level::Ok);
         // After a day without power a node calls itself so until the next block; Ambra serves meanwhile.

@@ -141,8 +141,9 @@
     let name, value, note, below, share;
     if (isDownloading()) {
       drawScale(["0", "25", "50", "75"]);
-      share = Math.min(1, report.node.verification_progress || 0);
+      // The node's estimate goes by transactions; on regtest it is none.
       const { blocks, headers } = report.node;
+      share = Math.min(report.node.verification_progress || 0, blocks / Math.max(1, headers));
       [name, value, note] = ["DOWNLOAD", `${(Math.floor(share * 1000) / 10).toFixed(1)} %`, `block ${number(blocks)} of ${number(headers)}`];
       below = "of the chain is with your node";
     } else if (report.stage === "waiting") {
