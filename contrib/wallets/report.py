@@ -28,6 +28,14 @@ CLIENTS = {
     "npm's electrum-client": ("node", {"tcp": "", "tls": "", "ws": NO_WEB, "wss": NO_WEB}),
     "@mempool/electrum-client": ("node", {"tcp": "", "tls": "", "ws": NO_WEB, "wss": NO_WEB}),
     "@electrum-cash/network": ("node", {"tcp": "", "tls": "", "ws": "", "wss": ""}),
+    "electrum-cash": ("node", {"tcp": "", "tls": "", "ws": "", "wss": ""}),
+    "@codewarriorr/electrum-client-js": ("node", {"tcp": "", "tls": "", "ws": "", "wss": ""}),
+    "@samouraiwallet/electrum-client": ("node", {"tcp": "", "tls": "", "ws": NO_WEB, "wss": NO_WEB}),
+    "electrum-client-js": ("node", {"tcp": "", "tls": "", "ws": NO_WEB, "wss": NO_WEB}),
+    "rn-electrum-client": (
+        "node",
+        {"tcp": "", "tls": "its TLS is made for React Native's sockets, and comes to no end with Node's", "ws": NO_WEB, "wss": NO_WEB},
+    ),
 }
 MATRIX = """Numbers are seconds: the step went well and took so long (much of it the client's own start, and the node's mining,
 on a busy machine with two lives at once). A life counts as failed too where Ambra's log had a warning or an error.
@@ -99,6 +107,15 @@ def more(lives):
     return text
 
 
+def whole(results):
+    """Parts of one suite that ran side by side, as one."""
+    found = {}
+    for result in results:
+        suite = found.setdefault((result["client"], result["version"]), {**result, "steps": []})
+        suite["steps"] += sorted(result["steps"], key=lambda step: step["name"])
+    return list(found.values())
+
+
 def suites(results):
     text = row("suite", "version", "passed", "not passed, and why") + "|---|---|---|---|\n"
     for result in results:
@@ -151,7 +168,7 @@ def main():
         if result["client"] == "electrum-client" and result["name"].startswith("npm-"):
             result["client"] = "npm's electrum-client"
     lives = [result for result in results if result.get("life", True)]
-    others = [result for result in results if not result.get("life", True)]
+    others = whole([result for result in results if not result.get("life", True)])
     absent, silent = gaps(lives, skipped)
     text = (HERE / "head.md").read_text()
     text += "\n## The matrix\n\n" + MATRIX + matrix(lives) + "\n" + absent

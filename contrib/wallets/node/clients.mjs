@@ -44,13 +44,18 @@ export class ElectrumClient {
   closed = false;
 
   constructor(transport) {
-    const Library = require('electrum-client');
-    this.inner = new Library(ports[transport], host, transport);
-    const onClose = this.inner.onClose.bind(this.inner);
-    this.inner.onClose = () => {
+    this.inner = this.begin(transport);
+    const onClose = this.inner.onClose?.bind(this.inner);
+    this.inner.onClose = (...words) => {
       this.closed = true;
-      onClose();
+      onClose?.(...words);
     };
+  }
+
+  /** The library's own object. */
+  begin(transport) {
+    const Library = require('electrum-client');
+    return new Library(ports[transport], host, transport);
   }
 
   async open() {
@@ -82,15 +87,9 @@ export class MempoolClient extends ElectrumClient {
   // Its TLS checks the certificate against no list.
   static transports = ['tcp', 'tls'];
 
-  constructor(transport) {
-    super(transport);
-    this.inner.close();
-    this.closed = false;
+  begin(transport) {
     const Library = require('@mempool/electrum-client');
-    this.inner = new Library(ports[transport], host, transport, null, {
-      onClose: () => (this.closed = true),
-      onLog: () => {},
-    });
+    return new Library(ports[transport], host, transport, null, { onLog: () => {} });
   }
 
   async open() {
@@ -210,6 +209,10 @@ export class ElectrumCash {
       ? new ElectrumWebSocket(host, ports[this.transport], this.transport === 'wss')
       : new LineSocket(this.transport);
     this.inner = new Library('ambra-wallets', '1.4.1', socket, { reconnectAfterMilliSeconds: 500 });
+    return this.greet();
+  }
+
+  async greet() {
     this.listeners = [];
     this.inner.on('notification', ({ method, params }) => {
       for (const [name, f] of this.listeners) if (name === method) f(params);

@@ -5,10 +5,11 @@
 
 import { createHash } from 'node:crypto';
 import { act, must, notOffered, pause, same, step, wait } from './stage.mjs';
+import { children } from './children.mjs';
 import { clients, versionOf } from './clients.mjs';
 
 const [packageName, transport] = process.argv.slice(2);
-const Client = clients.find(client => client.package === packageName);
+const Client = [...clients, ...children].find(client => client.package === packageName);
 const COIN = 100_000_000;
 
 const sha256 = bytes => createHash('sha256').update(bytes).digest();

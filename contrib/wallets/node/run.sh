@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Clients of Node.js, from npm: electrumjs, electrum-client, @mempool/electrum-client and @electrum-cash/network.
+# Clients of Node.js, from npm: electrumjs, electrum-client, @mempool/electrum-client, @electrum-cash/network, and others
+# that grew out of them.
 #
 #   contrib/wallets/node/run.sh
 set -euo pipefail
@@ -34,4 +35,9 @@ lives_of electrumjs tls tcp
 lives_of electrum-client tcp tls
 lives_of @mempool/electrum-client tls tcp
 lives_of @electrum-cash/network wss ws tcp tls
+lives_of rn-electrum-client tcp
+lives_of electrum-client-js tcp tls
+lives_of @samouraiwallet/electrum-client tls tcp
+lives_of @codewarriorr/electrum-client-js wss tcp tls ws
+lives_of electrum-cash tls wss tcp ws
 ended

@@ -11,6 +11,8 @@ export const ports = Object.fromEntries(
 );
 // For whatever is to be seen.
 const PATIENCE_MS = 120_000;
+// For a step: some libraries wait for ever for what does not come. Longer than any wait in it.
+const STEP_MS = 2 * PATIENCE_MS;
 
 const [sceneHost, scenePort] = env.SCENE.split(':');
 const socket = net.connect(Number(scenePort), sceneHost);
@@ -39,12 +41,25 @@ export async function wait(what, ask) {
   }
 }
 
+/** What a promise comes to, or an error where it comes to nothing. */
+async function within(promise) {
+  let timer;
+  const end = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no end within ${STEP_MS / 1000} s`)), STEP_MS);
+  });
+  try {
+    return await Promise.race([promise, end]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** A step of the life. What fails ends the life: the next steps stand on it. */
 export async function step(name, body) {
   const began = Date.now();
   const seconds = () => (Date.now() - began) / 1000;
   try {
-    const detail = (await body()) ?? '';
+    const detail = (await within(body())) ?? '';
     await act('step', { name, outcome: 'ok', seconds: seconds(), detail });
   } catch (error) {
     console.error(error);

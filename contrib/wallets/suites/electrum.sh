@@ -3,7 +3,7 @@
 # channels of Lightning between them, which watch the chain by the server. Of its source nothing is changed but the
 # folder that it works in, the server's port and what its people listen on.
 #
-#   scene.py suite-electrum contrib/wallets/suites/electrum.sh SOURCE [TEST...]
+#   scene.py suite-electrum-regtest-1 contrib/wallets/suites/electrum.sh SOURCE [TEST...]
 #
 # ELECTRUM_PYTHON: a Python with what Electrum needs.
 set -euo pipefail
@@ -41,8 +41,10 @@ read -r peers swaps tower < <(python3 -c 'from programs import free_port; print(
 sed -i "s/9735/$peers/g; s/5455/$swaps/g; s/12345/$tower/g" tests/regtest.py
 "$SCENE_DIR/bin/python3" -m compileall -q electrum run_electrum tests >/dev/null 2>&1 || true
 
-# Neither a screen nor the user's own wallets.
-export HOME=$SCENE_DIR PATH=$SCENE_DIR/bin:$PATH
+# Neither a screen nor the user's own wallets; and its `screen`s know nothing of those of other parts, which run beside.
+SCREENDIR=$(mktemp -d)
+trap 'rm -rf "$SCREENDIR"' EXIT
+export SCREENDIR HOME=$SCENE_DIR PATH=$SCENE_DIR/bin:$PATH
 unset DISPLAY PYTHONPATH
 "$SCENE_DIR/bin/python3" -u -m unittest -v "$@" 2>&1 | tee "$SCENE_DIR/suite.log" || true
 PATH=$path PYTHONPATH=$pythonpath python3 "$result" in-scene "Electrum's own regtest suite" "$version" "$SCENE_DIR/suite.log"
