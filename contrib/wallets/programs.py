@@ -167,7 +167,9 @@ class Ambra(Program):
         """What it logged as wrong."""
         lines = self.log.read_text(errors="replace").splitlines()
         lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
-        return [line for line in lines if re.search(r"\b(WARN|ERROR)\b|panicked", line)]
+        lines = [line for line in lines if re.search(r"\b(WARN|ERROR)\b|panicked", line)]
+        # Where the repository lies deep, the socket for `ambra address` has too long a name for the system: no fault of a life.
+        return [line for line in lines if "SUN_LEN" not in line]
 
 
 class Client:

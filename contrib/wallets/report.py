@@ -29,7 +29,7 @@ CLIENTS = {
     "@mempool/electrum-client": ("node", {"tcp": "", "tls": "", "ws": NO_WEB, "wss": NO_WEB}),
     "@electrum-cash/network": ("node", {"tcp": "", "tls": "", "ws": "", "wss": ""}),
     "electrum-cash": ("node", {"tcp": "", "tls": "", "ws": "", "wss": ""}),
-    "@codewarriorr/electrum-client-js": ("node", {"tcp": "", "tls": "", "ws": "", "wss": ""}),
+    "@codewarriorr/electrum-client-js": ("node", {"tcp": "", "tls": "its TLS cannot be begun with today's Node", "ws": "", "wss": ""}),
     "@samouraiwallet/electrum-client": ("node", {"tcp": "", "tls": "", "ws": NO_WEB, "wss": NO_WEB}),
     "electrum-client-js": ("node", {"tcp": "", "tls": "", "ws": NO_WEB, "wss": NO_WEB}),
     "rn-electrum-client": (

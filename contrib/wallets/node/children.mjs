@@ -91,7 +91,8 @@ export class Samourai extends MempoolClient {
 /** Asks for the banner before it says its version; speaks WebSocket too. */
 export class Codewarriorr extends ElectrumClient {
   static package = '@codewarriorr/electrum-client-js';
-  static transports = ['wss', 'tcp', 'tls', 'ws'];
+  // Its TLS wraps what today's Node takes for no stream.
+  static transports = ['wss', 'tcp', 'ws'];
 
   begin(transport) {
     const Library = require('@codewarriorr/electrum-client-js');

@@ -38,6 +38,6 @@ lives_of @electrum-cash/network wss ws tcp tls
 lives_of rn-electrum-client tcp
 lives_of electrum-client-js tcp tls
 lives_of @samouraiwallet/electrum-client tls tcp
-lives_of @codewarriorr/electrum-client-js wss tcp tls ws
+lives_of @codewarriorr/electrum-client-js wss tcp ws
 lives_of electrum-cash tls wss tcp ws
 ended
