@@ -1,7 +1,7 @@
 //! What is fuzzed: every parser of bytes from outside, by name. `fuzz/` runs them under libFuzzer, and a
 //! test runs each over its corpus, which lies in `fuzz/corpus`.
 
-use crate::{chain, daemon, electrum, index};
+use crate::{admin, chain, config, daemon, electrum, index, server};
 
 /// A fuzz target: it panics where something is wrong, and takes anything.
 pub struct Target {
@@ -14,7 +14,7 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
     Target { name, run }
 }
 
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 19] = [
     target("session", electrum::fuzz::session),
     target("params", electrum::fuzz::params),
     target("block", chain::fuzz::block),
@@ -27,6 +27,13 @@ pub const TARGETS: [Target; 12] = [
     target("bitcoin_conf", daemon::fuzz::bitcoin_conf),
     target("rpc_answer", daemon::fuzz::rpc_answer),
     target("zmq_message", daemon::fuzz::zmq_message),
+    target("websocket", server::fuzz::websocket),
+    target("lines", server::fuzz::lines),
+    target("origin", server::fuzz::origin),
+    target("certificate", server::fuzz::certificate),
+    target("admin_host", admin::fuzz::host),
+    target("manifest", admin::fuzz::manifest),
+    target("settings_file", config::fuzz::settings_file),
 ];
 
 /// Runs the target of this name.

@@ -182,14 +182,14 @@ struct FileEntry {
 
 impl fmt::Display for Manifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes: u64 = self.files.iter().map(|file| file.bytes).sum();
+        let bytes: f64 = self.files.iter().map(|file| file.bytes as f64).sum();
         write!(
             f,
             "snapshot of block {} ({}): {} files, {:.1} MB",
             self.tip_height,
             self.tip_hash,
             self.files.len(),
-            bytes as f64 / 1e6
+            bytes / 1e6
         )
     }
 }
@@ -371,21 +371,37 @@ fn read_manifest(from: &Path) -> Result<Manifest, SnapshotError> {
     file.take(MANIFEST_BYTES_MAX)
         .read_to_string(&mut text)
         .map_err(file_error(&path))?;
-    let damaged = |why: String| SnapshotError::Damaged {
-        path: path.clone(),
-        why,
-    };
-    let manifest: Manifest =
-        serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+    manifest_of(&text).map_err(|why| SnapshotError::Damaged { path, why })
+}
+
+/// The list, or what is wrong with it.
+fn manifest_of(text: &str) -> Result<Manifest, String> {
+    let manifest: Manifest = serde_json::from_str(text).map_err(|error| error.to_string())?;
     // # Security: a snapshot may come from elsewhere, and its names must not leave its folder.
     let is_plain = |name: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-' || c == '_';
         !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)
     };
-    if let Some(file) = manifest.files.iter().find(|file| !is_plain(&file.name)) {
-        return Err(damaged(format!("{:?} is no name of a file", file.name)));
+    match manifest.files.iter().find(|file| !is_plain(&file.name)) {
+        Some(file) => Err(format!("{:?} is no name of a file", file.name)),
+        None => Ok(manifest),
     }
-    Ok(manifest)
+}
+
+/// What may be fuzzed of it.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzz(text: &str) {
+    use std::path::Component;
+    let Ok(manifest) = manifest_of(text) else {
+        return;
+    };
+    assert!(!manifest.to_string().is_empty());
+    for file in &manifest.files {
+        let parts: Vec<_> = Path::new(&file.name).components().collect();
+        assert!(matches!(parts[..], [Component::Normal(_)]), "{file:?}");
+    }
+    let again = serde_json::to_string(&manifest).expect("it was JSON");
+    assert_eq!(manifest_of(&again), Ok(manifest));
 }
 
 fn check_identity(manifest: &Manifest, node: &Node<'_>) -> Result<(), SnapshotError> {

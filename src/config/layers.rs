@@ -43,7 +43,7 @@ impl fmt::Display for Origin {
 }
 
 /// One setting outside the command line.
-struct Entry {
+pub(super) struct Entry {
     origin: Origin,
     /// The option's long name.
     name: String,
@@ -61,7 +61,7 @@ impl Entry {
 
     /// Refuses what the option's own parser refuses, even where a stronger layer hides the entry: a typo is
     /// to be seen when it is made.
-    fn check(&self) -> Result<(), ConfigError> {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
         let program = OsString::from("ambra");
         command()
             .try_get_matches_from(std::iter::once(program).chain(self.as_options()))
@@ -269,7 +269,11 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-fn file_entries(command: &Command, path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {
+pub(super) fn file_entries(
+    command: &Command,
+    path: &Path,
+    text: &str,
+) -> Result<Vec<Entry>, ConfigError> {
     let table: toml::Table = text.parse().map_err(|error| syntax(path, text, &error))?;
     let mut entries = Vec::new();
     for (key, value) in &table {

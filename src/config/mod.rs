@@ -2,6 +2,8 @@
 //!
 //! Nobody else reads the command line, the environment or the file.
 mod args;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod layers;
 mod limits;
 #[cfg(test)]

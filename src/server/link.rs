@@ -8,11 +8,14 @@ use std::{
 
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, protocol::WebSocketConfig},
+};
 
 use crate::electrum::Outbox;
 
-use super::inbox::Inbox;
+use super::{inbox::Inbox, origin};
 
 /// What came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +136,29 @@ impl<S> Frames<S> {
             read_before: 0,
         }
     }
+}
+
+/// The handshake of a client whose messages have at most so many bytes, and who is no page that is not allowed.
+pub async fn frames<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    bytes_max: usize,
+    allowed_origins: &[String],
+) -> io::Result<Frames<S>> {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(bytes_max))
+        .max_frame_size(Some(bytes_max))
+        .read_buffer_size(8 * 1024)
+        .write_buffer_size(0);
+    let stream = tokio_tungstenite::accept_hdr_async_with_config(
+        Counting::new(stream),
+        // The answer to a handshake is what tungstenite makes of it; there is one a connection.
+        #[allow(clippy::result_large_err)]
+        |request: &_, response| origin::check(request, response, allowed_origins),
+        Some(config),
+    )
+    .await
+    .map_err(io::Error::other)?;
+    Ok(Frames::new(stream))
 }
 
 /// Counts what is read: the library does not say how much it holds of a message that comes in pieces.

@@ -3,6 +3,8 @@
 mod addresses;
 mod connection;
 mod expiry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod inbox;
 mod limits;
 mod link;
@@ -32,12 +34,11 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::electrum::{Backend, Peer, Settings};
 
 use addresses::Addresses;
-use link::{Counting, Frames, Lines, Link};
+use link::{Lines, Link};
 use listen::Socket;
 use memory::Memory;
 use pool::{Client, Pool};
@@ -238,23 +239,9 @@ impl Server {
         if !listener.is_websocket {
             return Ok(Box::new(Lines::new(stream)));
         }
-        let bytes_max = self.shared.limits.line_bytes_max;
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(bytes_max))
-            .max_frame_size(Some(bytes_max))
-            .read_buffer_size(8 * 1024)
-            .write_buffer_size(0);
-        let allowed = &self.shared.limits.allowed_origins;
-        let stream = tokio_tungstenite::accept_hdr_async_with_config(
-            Counting::new(stream),
-            // The answer to a handshake is what tungstenite makes of it; there is one a connection.
-            #[allow(clippy::result_large_err)]
-            |request: &_, response| origin::check(request, response, allowed),
-            Some(config),
-        )
-        .await
-        .map_err(io::Error::other)?;
-        Ok(Box::new(Frames::new(stream)))
+        let limits = &self.shared.limits;
+        let link = link::frames(stream, limits.line_bytes_max, &limits.allowed_origins);
+        Ok(Box::new(link.await?))
     }
 }
 

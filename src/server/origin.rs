@@ -30,7 +30,7 @@ pub fn check(
     Err(refusal)
 }
 
-fn is_allowed(origin: Option<&[u8]>, host: Option<&[u8]>, allowed: &[String]) -> bool {
+pub(super) fn is_allowed(origin: Option<&[u8]>, host: Option<&[u8]>, allowed: &[String]) -> bool {
     let Some(origin) = origin else {
         return true;
     };
