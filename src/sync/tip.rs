@@ -120,7 +120,7 @@ impl Writer {
                     }
                 }
             }
-            events.clear();
+            forget(&mut events, self.complaint.is_some());
             let pause = match &self.complaint {
                 Some(_) => Duration::ZERO,
                 None => self.feed.next_poll_in(hears_mempool).min(BLOCK_POLL),
@@ -393,6 +393,15 @@ impl Writer {
     }
 }
 
+/// The round is over. Of one that failed it is not known how far it came with what it was told.
+fn forget(events: &mut Vec<ZmqEvent>, has_failed: bool) {
+    let is_lost = has_failed && !events.is_empty();
+    events.clear();
+    if is_lost {
+        events.push(ZmqEvent::Missed);
+    }
+}
+
 fn add_touched(touched: &mut Touched, rows: &BlockRows) {
     touched.scripts.extend(&rows.scripts);
     touched
@@ -406,6 +415,28 @@ fn confirmed_output(state: &State, outpoint: &OutPoint) -> Option<TxOut> {
         Err(error) => {
             tracing::debug!("an output cannot be read: {error}");
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failed_round_was_told_is_looked_for_by_the_next_one() {
+        for (told, has_failed, left) in [
+            (vec![ZmqEvent::BlockChanged; 3], false, vec![]),
+            (
+                vec![ZmqEvent::BlockChanged; 3],
+                true,
+                vec![ZmqEvent::Missed],
+            ),
+            (vec![], true, vec![]),
+        ] {
+            let mut events = told;
+            forget(&mut events, has_failed);
+            assert_eq!(events, left);
         }
     }
 }
