@@ -12,7 +12,7 @@ use crate::{
     patience::until,
 };
 
-/// How long the server may take to see what the node has seen.
+/// How long the server may take to see what the node has seen, on a busy machine.
 pub const CATCH_UP_PATIENCE: Duration = Duration::from_secs(60);
 /// Requests in one batch.
 const BATCH: usize = 50;

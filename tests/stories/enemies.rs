@@ -56,19 +56,24 @@ const BATCH_BYTES: u64 = 16_000_000;
 const ALL_SUBSCRIPTIONS: u64 = 150_000;
 const CONNECTIONS: u64 = 1_500;
 
-/// What the server may grow by, in MiB: the sum of `docs/operating.md`, with the numbers above and the processor's two
-/// cores; and what the allocator keeps of it.
-const MEMORY_MIB_MAX: u64 = {
-    let buffers = 2 * CLIENT_MEMORY_MIB;
-    let connections = CONNECTIONS * (64 + 20) / 1024;
-    let answers = 7 * 8;
-    let batches = (2 * BATCH_BYTES) >> 20;
-    let subscriptions = (ALL_SUBSCRIPTIONS * 300) >> 20;
-    buffers + connections + answers + batches + subscriptions
-};
+impl Scale {
+    /// What the server may grow by, in MiB: the sum of `docs/operating.md` on two cores, with the numbers above, and no
+    /// more connections and subscriptions than there are attackers for.
+    fn memory_mib_max(&self) -> u64 {
+        let buffers = 2 * CLIENT_MEMORY_MIB;
+        let connections = CONNECTIONS.min(self.flood as u64) * (64 + 20) / 1024;
+        let answers = 7 * 8;
+        let batches = (2 * BATCH_BYTES) >> 20;
+        let subscriptions = (self.subscriptions as u64 * 300) >> 20;
+        buffers + connections + answers + batches + subscriptions
+    }
+}
 
-/// No answer to the honest client takes longer: no measure of speed, but of being served at all.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// No answer to the honest client takes longer, on a busy machine too: no measure of speed, but of being served at all.
+const SERVED_WITHIN: Duration = Duration::from_secs(20);
+
+/// What must end does so by then.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What an attack did to the others.
 struct Seen {
@@ -531,6 +536,7 @@ fn attack_with(scale: &Scale, story: &str) {
 
     // 4. Memory stayed inside its bound, and the honest client was served.
     let mut told = Vec::new();
+    let bound = scale.memory_mib_max();
     let mib = |bytes: u64| bytes >> 20;
     for (name, seen, back) in &rows {
         let grown = mib(seen.memory_peak.saturating_sub(before));
@@ -542,8 +548,8 @@ fn attack_with(scale: &Scale, story: &str) {
             seen.files,
             seen.waits.len()
         );
-        assert!(grown <= MEMORY_MIB_MAX, "{name}: it grew by {grown} MiB");
-        assert!(worst < PATIENCE, "{name}: {worst:?}");
+        assert!(grown <= bound, "{name}: it grew by {grown} MiB of {bound}");
+        assert!(worst < SERVED_WITHIN, "{name}: {worst:?}");
         told.push(json!({
             "attack": name, "memory_mib": mib(seen.memory_peak), "files_during": seen.files, "files_after": back,
             "p50_ms": ms(p50), "p99_ms": ms(p99), "worst_ms": ms(worst), "answers": seen.waits.len(),
@@ -551,7 +557,7 @@ fn attack_with(scale: &Scale, story: &str) {
     }
     report(
         story,
-        &json!({"attacks": told, "memory_before_mib": mib(before), "memory_bound_mib": mib(before) + MEMORY_MIB_MAX, "files_before": files}),
+        &json!({"attacks": told, "memory_before_mib": mib(before), "memory_bound_mib": mib(before) + bound, "files_before": files}),
     );
     drop(attacks);
     ambra.stop();

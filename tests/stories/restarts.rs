@@ -1,5 +1,11 @@
 //! Either side goes away and comes back.
 
+use std::{
+    io::Write,
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -11,6 +17,9 @@ use crate::{
     random_chain::RandomChain,
     treasury::Treasury,
 };
+
+/// Attempts to see a stop that nothing else holds up.
+const STOPS: usize = 5;
 
 #[test]
 fn the_server_restarts_and_goes_on_where_it_was() {
@@ -70,14 +79,21 @@ fn sigterm_ends_the_server_within_two_seconds_with_clients_connected() {
     let node = Node::start(NodeOptions::default());
     node.mine(10, &Treasury::elsewhere());
     let mut ambra = Ambra::start(&node);
-    let mut client = ambra.client();
-    client.ask("blockchain.headers.subscribe", json!([]));
-    let _half_a_line = std::io::Write::write_all(
-        &mut std::net::TcpStream::connect(ambra.address()).unwrap(),
-        b"{\"id\": 1, ",
-    );
-    ambra.stop();
-    assert_eq!(client.read_line(), None, "the connection ends with it");
+    // A busy machine may hold up one stop, not all of them.
+    let mut took = Vec::new();
+    let stopped = (0..STOPS).any(|_| {
+        let mut client = ambra.client();
+        client.ask("blockchain.headers.subscribe", json!([]));
+        let mut half_a_line = TcpStream::connect(ambra.address()).unwrap();
+        half_a_line.write_all(b"{\"id\": 1, ").unwrap();
+        let asked = Instant::now();
+        ambra.stop();
+        took.push(asked.elapsed());
+        assert_eq!(client.read_line(), None, "the connection ends with it");
+        ambra.launch();
+        took.last() < Some(&Duration::from_secs(2))
+    });
+    assert!(stopped, "SIGTERM ended it only after {took:?}");
 }
 
 #[test]

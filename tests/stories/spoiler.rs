@@ -111,20 +111,16 @@ impl Inside {
         let mut reader = BufReader::new(client.try_clone()?);
         loop {
             let request = Message::read(&mut reader)?;
-            let (dice, kind, cut) = {
+            let (dice, cut) = {
                 let mut random = self.random.lock().expect("the dice");
-                (
-                    random.random_range(0..100),
-                    random.random_range(0..7),
-                    random.random_range(0..200),
-                )
+                (random.random_range(0..100), random.random_range(0..200))
             };
             if dice >= self.percent.load(Ordering::Relaxed) {
                 client.write_all(&self.ask(&request)?)?;
                 continue;
             }
-            self.spoilt.fetch_add(1, Ordering::Relaxed);
-            let (status, body) = match kind {
+            // One fault of each kind after the other: seven of them are all there are.
+            let (status, body) = match self.spoilt.fetch_add(1, Ordering::Relaxed) % 7 {
                 // As Bitcoin Core says it.
                 0 => ("503 Service Unavailable", "Work queue depth exceeded"),
                 1 => ("200 OK", "<html>this is no node</html>"),
@@ -289,8 +285,8 @@ impl RelayInside {
             };
             let mut now = Vec::new();
             if random.random_range(0..100) < self.percent.load(Ordering::Relaxed) {
-                self.spoilt.fetch_add(1, Ordering::Relaxed);
-                match random.random_range(0..3) {
+                // In turn, so that each of them happens.
+                match self.spoilt.fetch_add(1, Ordering::Relaxed) % 3 {
                     0 => {}
                     1 => now = vec![message.clone(), message],
                     _ => held.push(message),
