@@ -10,8 +10,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use bitcoin::{BlockHash, hashes::Hash};
-use rocksdb::{Cache, ColumnFamily, ColumnFamilyDescriptor, DB, WriteBatch};
+use bitcoin::{BlockHash, blockdata::constants::genesis_block, hashes::Hash};
+use rocksdb::{Cache, ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, WriteBatch};
 
 use super::{
     BlockRow, IndexError,
@@ -20,7 +20,7 @@ use super::{
         FAMILIES, FOLDER, Family, META, META_FORMAT, META_GENESIS, META_PACKED_END, META_PREFIXES,
         META_TIP,
     },
-    folder::{is_of_this_version, is_whole, of_format},
+    folder::{has_database, is_of_this_version, is_whole, of_format},
     open_count::Counted,
     options::{BLOCK_CACHE_BYTES, PACKED_BLOCK_BYTES, database_options, durably, family_options},
     schema::{DamagedRow, FORMAT, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN, TipRow},
@@ -30,6 +30,7 @@ use crate::chain::{Height, TxNum};
 /// The index: which transactions touch a script, where a transaction lies, what the chain is.
 pub struct Index {
     pub(super) db: DB,
+    pub(super) cache: Cache,
     path: PathBuf,
     /// `meta`'s row of that name.
     pub(super) packed_end: AtomicU32,
@@ -56,6 +57,7 @@ impl Index {
             .map_err(|error| open_error(error, path))?;
         let index = Index {
             db,
+            cache,
             path: path.to_owned(),
             packed_end: AtomicU32::new(0),
             _counted: counted,
@@ -74,7 +76,7 @@ impl Index {
         genesis: &BlockHash,
     ) -> Result<Index, IndexError> {
         let folder = path.join(FOLDER);
-        if !folder.is_dir() {
+        if !has_database(path)? {
             return Err(IndexError::None {
                 path: path.to_owned(),
             });
@@ -94,6 +96,7 @@ impl Index {
             DB::open_cf_descriptors_as_secondary(&options, folder.as_path(), scratch, families)?;
         let index = Index {
             db,
+            cache,
             path: path.to_owned(),
             packed_end: AtomicU32::new(0),
             _counted: counted,
@@ -197,11 +200,11 @@ impl Index {
         if stored != genesis.as_byte_array() {
             let found = BlockHash::from_slice(&stored)
                 .map_or("no chain's index".to_owned(), |hash| {
-                    format!("the index of chain {hash}")
+                    format!("the index of {}", named(&hash))
                 });
             return Err(foreign(
                 found,
-                format!("that of chain {genesis}, which the node follows"),
+                format!("that of {}, which the node follows", named(genesis)),
             ));
         }
         Ok(())
@@ -258,11 +261,26 @@ impl Index {
     }
 
     /// Rewrites all files without what has been taken away.
-    pub fn compact(&self) {
+    pub fn compact(&self) -> Result<(), IndexError> {
+        let failures = || {
+            let count = self.db.property_int_value("rocksdb.background-errors");
+            count.ok().flatten().unwrap_or(0)
+        };
+        let failures_before = failures();
+        let families = FAMILIES.map(|name| self.family(name));
+        self.db.flush_cfs_opt(&families, &FlushOptions::default())?;
         for name in FAMILIES {
             self.db
                 .compact_range_cf(self.family(name), None::<&[u8]>, None::<&[u8]>);
         }
+        if failures() > failures_before {
+            // The compaction itself does not say that it failed. An error that stops the writing is the next write's too.
+            self.db.write(WriteBatch::default())?;
+            return Err(IndexError::Database(
+                "its files could not be rewritten; the end of its own LOG says why".to_owned(),
+            ));
+        }
+        Ok(())
     }
 
     /// A small value of `meta`, by its name.
@@ -286,5 +304,18 @@ impl Index {
         self.db
             .cf_handle(name)
             .expect("all column families are opened with the database")
+    }
+}
+
+/// A chain by its first block, with its network's name where it is one that people know.
+fn named(genesis: &BlockHash) -> String {
+    use bitcoin::Network::{Bitcoin, Regtest, Signet, Testnet, Testnet4};
+    let known = [Bitcoin, Testnet, Testnet4, Signet, Regtest];
+    match known
+        .into_iter()
+        .find(|network| genesis_block(network).block_hash() == *genesis)
+    {
+        Some(network) => format!("{} (chain {genesis})", network.to_core_arg()),
+        None => format!("chain {genesis}"),
     }
 }

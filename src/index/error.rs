@@ -62,7 +62,8 @@ fn mend(cause: &std::io::Error) -> &'static str {
     use std::io::ErrorKind;
     match cause.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "; choose a folder of this user with --db-dir (`ambra doctor` says how to make this one)"
+            "; run this as the user that owns it, or choose a folder of this user with --db-dir (`ambra doctor` says how \
+             to make this one)"
         }
         ErrorKind::StorageFull => "; make room, or choose another disk with --db-dir",
         _ => "",

@@ -25,6 +25,20 @@ impl Index {
     }
 }
 
+/// Whether a database lies in the folder `path`; an error where this user may not look.
+pub fn has_database(path: &Path) -> Result<bool, IndexError> {
+    let folder = path.join(FOLDER);
+    match std::fs::metadata(&folder) {
+        Ok(metadata) => Ok(metadata.is_dir()),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(cause) => Err(IndexError::File {
+            action: "cannot look into",
+            path: folder,
+            cause,
+        }),
+    }
+}
+
 /// An error where the database is another version's. Looked at before it is opened: opening would add what this version
 /// has more, and then the other version could not use it any more.
 pub(super) fn is_of_this_version(path: &Path) -> Result<(), IndexError> {

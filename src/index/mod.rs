@@ -3,7 +3,7 @@
 //! `schema` are the rows as types, `families` what they are kept under, `rows` makes them from a block (pure), `db` keeps them with `hash_rows`, `positions`
 //! and `options`. `bulk` builds the whole index at the speed of the disk by `ready_files`, `apply` follows the tip.
 //! `beside`, `copy`, `inspect` and `fingerprint` are for those who check an index or take it elsewhere, `folder` and
-//! `error` for when it cannot be used, `open_count` for who leaves the process. Only this room knows RocksDB.
+//! `error` for when it cannot be used, `memory` for what it takes, `open_count` for who leaves the process. Only this room knows RocksDB.
 
 mod apply;
 mod beside;
@@ -18,6 +18,7 @@ mod folder;
 pub mod fuzz;
 mod hash_rows;
 mod inspect;
+mod memory;
 mod open_count;
 mod options;
 mod packed;
@@ -37,7 +38,9 @@ pub use db::Index;
 pub use error::IndexError;
 pub use families::FOLDER as DATABASE;
 pub use fingerprint::FamilyFingerprint;
+pub use folder::has_database;
 pub use inspect::{Column, HashRows, Seen};
+pub use memory::DatabaseMemory;
 pub use open_count::wait_until_closed;
 pub use positions::TxPlaces;
 pub use rows::{BlockRows, BlockVisitor, visit_block};

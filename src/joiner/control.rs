@@ -72,13 +72,13 @@ pub(super) struct Compacted {
     pub after: u64,
 }
 
-pub(super) fn compact(index: &Index) -> Compacted {
+pub(super) fn compact(index: &Index) -> Result<Compacted, RunError> {
     let before = index.size();
-    index.compact();
-    Compacted {
+    index.compact().map_err(RunError::of)?;
+    Ok(Compacted {
         before,
         after: index.size(),
-    }
+    })
 }
 
 /// The server's side.
@@ -197,7 +197,7 @@ fn reply(line: &str, control: &Control) -> Result<(Value, Option<Checkpoint>), R
             let report = AddressReport::of(&control.state.view(), &script, true);
             Ok((json!(report.map_err(RunError::of)?), None))
         }
-        Question::Compact {} => Ok((json!(compact(&control.index)), None)),
+        Question::Compact {} => Ok((json!(compact(&control.index)?), None)),
         Question::Checkpoint {} => {
             let checkpoint = snapshot::checkpoint(&control.index).map_err(RunError::of)?;
             Ok((json!(checkpoint.about()), Some(checkpoint)))

@@ -17,7 +17,7 @@ use crate::{
         rpc::{Rpc, RpcConfig},
         source::BlockSource,
     },
-    index::{DATABASE, Index, IndexError},
+    index::{DATABASE, Index, IndexError, has_database},
     state::{State, StateLimits},
     sync::{Stop, SyncError, relocate},
 };
@@ -161,7 +161,7 @@ pub(super) async fn network(config: &Config) -> Result<Network, RunError> {
 /// The folder of an index that is there already; an error where there is none.
 pub(super) fn existing(config: &Config, network: Network) -> Result<PathBuf, RunError> {
     let folder = config.db_dir(network);
-    if folder.join(DATABASE).is_dir() {
+    if has_database(&folder).map_err(RunError::of)? {
         return Ok(folder);
     }
     Err(RunError(format!(

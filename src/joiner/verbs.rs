@@ -79,7 +79,7 @@ pub(super) async fn compact(config: &Config) -> Result<Outcome, RunError> {
     let compacted: Compacted = blocking(move || {
         Ok(match control::ask(&folder, &Question::Compact {})? {
             Some((compacted, _)) => compacted,
-            None => control::compact(&offline(&config, network)?),
+            None => control::compact(&offline(&config, network)?)?,
         })
     })
     .await?;

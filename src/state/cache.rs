@@ -288,6 +288,7 @@ impl ScriptCache {
             bytes_max: self.bytes_max,
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
+            proof_bytes: 0,
         }
     }
 

@@ -143,6 +143,8 @@ pub struct CacheFigures {
     pub hits: u64,
     /// Those that read the disk.
     pub misses: u64,
+    /// Of merkle trees of blocks.
+    pub proof_bytes: u64,
 }
 
 /// Locks, also where a thread panicked while it held the lock: what this room's locks guard is whole

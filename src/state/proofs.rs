@@ -141,6 +141,10 @@ impl BlockTrees {
             trees: Cache::with_weighter(trees, bytes_max, TreeBytes),
         }
     }
+
+    pub fn bytes(&self) -> u64 {
+        self.trees.weight()
+    }
 }
 
 /// A View's blocks, as proofs need them.

@@ -187,7 +187,10 @@ impl State {
     }
 
     pub fn cache_figures(&self) -> CacheFigures {
-        self.core.cache.figures()
+        CacheFigures {
+            proof_bytes: self.core.trees.bytes(),
+            ..self.core.cache.figures()
+        }
     }
 
     pub fn subscriptions(&self) -> &Subscriptions {

@@ -142,6 +142,13 @@ static METRICS: &[Metric] = &[
     gauge("ambra_cache_limit_bytes", "Bound of that memory", |r, s| s.count(r.cache.bytes_max)),
     counter("ambra_cache_hits_total", "Questions about scripts that memory answered", |r, s| s.count(r.cache.hits)),
     counter("ambra_cache_misses_total", "Questions about scripts that read the disk", |r, s| s.count(r.cache.misses)),
+    gauge("ambra_proof_cache_bytes", "Memory for merkle trees of blocks", |r, s| s.count(r.cache.proof_bytes)),
+    gauge("ambra_database_memory_bytes", "What the database keeps in memory, a part of the process's", |r, s| {
+        let of = &r.database;
+        for (part, bytes) in [("unwritten", of.unwritten_bytes), ("tables", of.tables_bytes), ("cache", of.cache_bytes)] {
+            s.add(&[("part", part)], bytes as f64);
+        }
+    }),
     gauge("ambra_index_bytes", "Size of the index's tables", |r, s| s.count(r.machine.index_bytes)),
     gauge("ambra_index_files", "Files in the index's folder", |r, s| s.count(r.machine.disk.index_files)),
     gauge("ambra_index_folder_bytes", "Size of the index's folder, with logs and what a first sync puts aside", |r, s| s.count(r.machine.disk.index_folder_bytes)),

@@ -20,6 +20,7 @@ use crate::{
     chain::Height,
     daemon,
     electrum::{BUCKETS_NS, Times, Told, Way},
+    index::DatabaseMemory,
     state::{CacheFigures, SubscriptionCounts},
 };
 
@@ -44,6 +45,7 @@ pub struct Report {
     pub wallets: Wallets,
     pub cache: Cache,
     pub machine: Machine,
+    pub database: Database,
     pub pages: u64,
     pub warnings: Vec<Warning>,
     #[serde(skip)]
@@ -154,6 +156,8 @@ pub struct Cache {
     pub bytes_max: u64,
     pub hits: u64,
     pub misses: u64,
+    /// Of merkle trees.
+    pub proof_bytes: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -164,6 +168,24 @@ pub struct Machine {
     pub index_bytes: u64,
     #[serde(flatten)]
     pub disk: Disk,
+}
+
+/// What the database keeps in memory, in bytes; part of what the process takes.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Database {
+    pub unwritten_bytes: u64,
+    pub tables_bytes: u64,
+    pub cache_bytes: u64,
+}
+
+impl From<DatabaseMemory> for Database {
+    fn from(memory: DatabaseMemory) -> Database {
+        Database {
+            unwritten_bytes: memory.unwritten,
+            tables_bytes: memory.tables,
+            cache_bytes: memory.cache,
+        }
+    }
 }
 
 impl Report {
@@ -197,6 +219,7 @@ impl Monitor {
                 process: machine::process(),
                 ..Machine::default()
             },
+            database: Database::default(),
             pages: self.0.pages.load(Relaxed),
             warnings: log.newest(),
             log_lines: log.counts(),
@@ -251,15 +274,18 @@ impl Monitor {
             bytes_max,
             hits,
             misses,
+            proof_bytes,
         } = sources.state.cache_figures();
         report.cache = Cache {
             bytes: bytes as u64,
             bytes_max: bytes_max as u64,
             hits,
             misses,
+            proof_bytes,
         };
         report.machine.index_bytes = looked.index_bytes;
         report.machine.disk = looked.disk;
+        report.database = sources.index.memory().unwrap_or_default().into();
     }
 }
 
