@@ -11,7 +11,7 @@
 #   --soak MINUTES   mixed load with blocks, reorganizations and reconnects                  [60]
 #   --fuzz MINUTES   for each parser of bytes from outside (contrib/fuzz.sh)                 [5]
 #   --seed N         the same seed, the same lives                                           [by chance, printed]
-#   --only PARTS     of kills, tears, lives, faults, fuzz, soak; with commas                 [all]
+#   --only PARTS     of kills, tears, lives, faults, bounds, fuzz, soak; with commas         [all]
 #   --no-docs        leave docs/reliability.md as it is
 #
 # With these defaults it takes about two hours, one of them the soak. Every part runs even if an earlier one failed;
@@ -21,7 +21,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TERM_PROGRESS_WHEN=never
 
-kills=200 tears=300 steps=2000 soak=60 fuzz=5 seed=$((RANDOM * 32768 + RANDOM)) only=kills,tears,lives,faults,fuzz,soak
+kills=200 tears=300 steps=2000 soak=60 fuzz=5 seed=$((RANDOM * 32768 + RANDOM)) only=kills,tears,lives,faults,bounds,fuzz,soak
 docs=yes
 while [ $# -gt 0 ]; do
     case $1 in
@@ -99,7 +99,8 @@ fuzzing() {
 part kills long torture::torture_with_kills_of_both_sides
 part tears long torn_writes::torture_with_torn_writes
 part lives long random_lives::oracle_agrees_for_long
-part faults stories torture:: torn_writes:: disk_faults:: wrong_database:: damaged_blocks:: rollback:: verify::
+part faults stories torture:: torn_writes:: disk_faults:: permission_lost:: wrong_database:: damaged_blocks:: rollback:: verify::
+part bounds long memory_parts::memory_is_flat_once_its_parts_are_at_their_bounds
 part fuzz fuzzing "$fuzz"
 part soak long soak::soak_under_mixed_load_stays_flat_and_right
 

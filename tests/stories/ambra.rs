@@ -208,6 +208,20 @@ impl Ambra {
         command
     }
 
+    /// [`Ambra::run`] by the user who tells the story, whoever runs the server.
+    pub fn run_as_root(&self, words: &[&str]) -> (ExitStatus, String) {
+        let own = Ambra {
+            wrapper: Vec::new(),
+            arguments: self.arguments.clone(),
+            db_dir: Arc::clone(&self.db_dir),
+            process: None,
+            log: Arc::default(),
+            launched_at: 0,
+            address: self.address,
+        };
+        own.run(words)
+    }
+
     /// Runs the program to its end with a verb and this server's options; all that it printed.
     pub fn run(&self, words: &[&str]) -> (ExitStatus, String) {
         let output = self.command(words).stdin(Stdio::null()).output();
@@ -386,6 +400,11 @@ impl Ambra {
     /// Resident memory, in bytes.
     pub fn memory(&self) -> u64 {
         self.status("VmRSS:") * 1024
+    }
+
+    /// Of it, what is a file's: the program's own code, as far as it was used.
+    pub fn memory_of_files(&self) -> u64 {
+        self.status("RssFile:") * 1024
     }
 
     /// The most resident memory that it ever had, in bytes.

@@ -4,7 +4,6 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -17,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::{
     ambra::Ambra,
+    another_user::{self, Owner},
     client::Client,
     compare::compare_all,
     locks::pay,
@@ -209,32 +209,16 @@ fn a_disk_that_can_only_be_read_is_called_so() {
     }
 }
 
-/// Debian's `nobody`.
-const NOBODY: u32 = 65_534;
-
 #[test]
 fn a_folder_that_belongs_to_another_user_is_called_so() {
     let node = Node::start(NodeOptions::default());
     let mut chain = lived_on(&node, 74);
     let folder = Arc::new(tempfile::tempdir().expect("a temporary directory"));
     let mut ambra = Ambra::in_folder(&node, Arc::clone(&folder), &[]);
-    let user = format!("--reuid={NOBODY}");
-    let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
-    if !is_root || Command::new("setpriv").arg("--version").output().is_err() {
-        println!(
-            "LOUD: another user can be tried by root only, with setpriv; the story is skipped"
-        );
+    if !another_user::runs(&mut ambra, &node) {
         return;
     }
-    ambra.wrap(&["setpriv", &user, "--clear-groups"]);
-    readable(node.dir(), 0o755);
-    readable(&node.dir().join("regtest"), 0o755);
-    readable(&node.dir().join("regtest/.cookie"), 0o644);
-    let give = |owner: u32| {
-        for path in all_below(folder.path()) {
-            std::os::unix::fs::chown(&path, Some(owner), None).expect("root may");
-        }
-    };
+    let give = |owner| another_user::give(folder.path(), owner);
 
     // 1. A folder of root's, with no index in it.
     ambra.launch_unseen();
@@ -247,13 +231,13 @@ fn a_folder_that_belongs_to_another_user_is_called_so() {
     );
 
     // 2. Its own.
-    give(NOBODY);
+    give(Owner::Nobody);
     ambra.launch();
     ambra.wait_until_synced(&node);
     ambra.stop();
 
     // 3. It was its own.
-    give(0);
+    give(Owner::Root);
     println!("{}", chain.step());
     ambra.launch_unseen();
     let (status, said) = ambra.wait_until_it_ends();
@@ -262,28 +246,11 @@ fn a_folder_that_belongs_to_another_user_is_called_so() {
     assert!(said.contains("chown"), "{said}");
 
     // 4. And is again.
-    give(NOBODY);
+    give(Owner::Nobody);
     ambra.launch();
     ambra.wait_until_synced(&node);
     compare_all(&mut chain.oracle, &node, &mut ambra.client());
     compare_index(&ambra, &node);
-}
-
-fn readable(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("root may");
-}
-
-fn all_below(folder: &Path) -> Vec<PathBuf> {
-    let mut found = vec![folder.to_path_buf()];
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            found.extend(all_below(&path));
-        } else {
-            found.push(path);
-        }
-    }
-    found
 }
 
 #[test]

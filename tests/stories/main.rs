@@ -1,16 +1,18 @@
 //! Stories: the server as a program, beside a real bitcoind on regtest, asked as wallets ask.
 //!
-//! `node`, `ambra` and `client` are the actors, and `spoiler` stands between the first two; `stage` sets them up;
+//! `node`, `ambra` and `client` are the actors (`another_user` may run the second), and `spoiler` stands between the first two; `stage` sets them up;
 //! `locks`, `treasury` and `random_chain` make transactions and blocks; `oracle` knows what is true, `compare` and
 //! `watcher` hold the server to it. The stories come after them. The node is `$BITCOIND`, else the `bitcoind` in `$PATH`,
 //! else what `contrib/bitcoind.sh` fetched.
 
 mod ambra;
+mod another_user;
 mod client;
 mod compare;
 mod http;
 mod locks;
 mod long;
+mod memory_parts;
 mod node;
 mod oracle;
 mod patience;
@@ -35,6 +37,7 @@ mod node_faults;
 mod node_not_ready;
 mod old_clients;
 mod one_moment;
+mod permission_lost;
 mod prometheus;
 mod pushes;
 mod random_lives;

@@ -114,7 +114,7 @@ fn row(story: &str, figures: &Value) -> Option<(String, String)> {
             format!("soak, {} minutes", f("minutes")),
             format!(
                 "{} questions, {} reconnects, {} reorganizations, {} checks of every script; memory {} early and {} late, \
-                 {} at most; {} open files early and {} late",
+                 {} at most; without the parts that are counted and bounded {} and {}; {} open files early and {} late",
                 f("questions"),
                 f("reconnects"),
                 f("reorgs"),
@@ -122,8 +122,20 @@ fn row(story: &str, figures: &Value) -> Option<(String, String)> {
                 mib(&figures["memory_early"]),
                 mib(&figures["memory_late"]),
                 mib(&figures["memory_most"]),
+                mib(&figures["rest_early"]),
+                mib(&figures["rest_late"]),
                 f("files_early"),
                 f("files_late")
+            ),
+        ),
+        "memory at its bounds" => (
+            story.to_owned(),
+            format!(
+                "{} scripts in blocks, unwritten rows flushed {} times; the peak between two flushes {} early and {} late",
+                f("scripts"),
+                f("flushes"),
+                mib(&figures["early"]),
+                mib(&figures["late"])
             ),
         ),
         "fuzz" => (
