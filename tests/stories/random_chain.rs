@@ -48,6 +48,9 @@ pub struct RandomChain<'a> {
     favourites: Vec<Lock>,
     /// First blocks of branches that were left.
     stale: Vec<BlockHash>,
+    /// What stood before each of them, and whom its reward paid: the same again would be the same block, which the
+    /// node was told to refuse.
+    refused: HashSet<(BlockHash, ScriptBuf)>,
 }
 
 impl<'a> RandomChain<'a> {
@@ -67,6 +70,7 @@ impl<'a> RandomChain<'a> {
             locks: HashMap::new(),
             favourites,
             stale: Vec::new(),
+            refused: HashSet::new(),
         };
         for _ in 0..FIRST_REWARDS {
             let script = chain.reward();
@@ -327,7 +331,13 @@ impl<'a> RandomChain<'a> {
 
     /// One block: all of the mempool, or some of it, or some and transactions nobody saw before.
     pub fn mine_block(&mut self) {
-        let reward = self.reward();
+        let parent = self.node.best_block();
+        let reward = loop {
+            let reward = self.reward();
+            if !self.refused.contains(&(parent, reward.clone())) {
+                break reward;
+            }
+        };
         if self.rng.random_bool(0.25) {
             self.node.mine(1, &reward);
             return;
@@ -387,12 +397,20 @@ impl<'a> RandomChain<'a> {
         chosen
     }
 
+    /// Goes back to what stands before this block.
+    pub fn leave(&mut self, first: BlockHash) {
+        let block = self.node.block(&first);
+        let reward = block.txdata[0].output[0].script_pubkey.clone();
+        self.refused.insert((block.header.prev_blockhash, reward));
+        self.node.invalidate(&first);
+        self.stale.push(first);
+    }
+
     /// Leaves the last `depth` blocks for another branch, which may be as long, longer or shorter.
     pub fn reorg(&mut self, depth: u32) -> String {
         let height = self.node.height();
         let first = self.node.block_at(height - depth + 1);
-        self.node.invalidate(&first);
-        self.stale.push(first);
+        self.leave(first);
         let length = (depth + self.rng.random_range(0..=3))
             .saturating_sub(1)
             .max(1);

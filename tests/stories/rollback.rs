@@ -78,7 +78,7 @@ fn a_node_that_is_rolled_back_by_300_blocks_and_goes_another_way_is_followed() {
 
     // 2. Back by 300 blocks, and the server with it.
     let top = node.height();
-    node.invalidate(&node.block_at(top - DEPTH + 1));
+    chain.leave(node.block_at(top - DEPTH + 1));
     assert_eq!(node.height(), top - DEPTH);
     ambra.wait_until_synced(&node);
     compare_all(&mut chain.oracle, &node, &mut ambra.client());
