@@ -2,8 +2,8 @@
 
 import time
 
-# Longest wait for whatever is to be seen, on a busy machine.
-PATIENCE_SECONDS = 120
+# Longest wait for whatever is to be seen: steps that take five seconds took over a hundred beside thirty busy programs.
+PATIENCE_SECONDS = 300
 # Between two looks.
 LOOK_SECONDS = 0.03
 

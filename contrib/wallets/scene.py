@@ -35,8 +35,9 @@ from patience import wait
 from programs import ROOT, Ambra, Client, Node, Refused
 
 TARGET = ROOT / "target/wallets"
-# A command that takes longer hangs, and is ended. SCENE_SECONDS has another limit for whole suites.
-LIFE_SECONDS = 900
+# A command that takes longer hangs, and is ended: the waits in it are over long before. SCENE_SECONDS has another limit for
+# whole suites.
+LIFE_SECONDS = 3600
 # Coins must be this deep before a reward can be spent, and a few rewards are wanted.
 FIRST_BLOCKS = 120
 # A life of a wallet, in order. A client may tell of more; these are the columns of docs/wallets.md.

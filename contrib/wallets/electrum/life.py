@@ -46,7 +46,8 @@ class Electrum:
 
     def run(self, *words):
         done = subprocess.run(
-            self.command(words), env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+            self.command(words), env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=PATIENCE_SECONDS,
         )
         if done.returncode:
             raise RuntimeError(f"{words[0]}: {done.stdout.strip()} {done.stderr.strip()[-300:]}")
@@ -131,7 +132,7 @@ class Electrum:
         if self.daemon and self.daemon.poll() is None:
             try:
                 self.run("stop")
-                self.daemon.wait(30)
+                self.daemon.wait(PATIENCE_SECONDS)
             except (RuntimeError, subprocess.TimeoutExpired):
                 self.daemon.kill()
                 self.daemon.wait()
@@ -243,7 +244,7 @@ def live(wallet, transport):
     with step("restart"):
         do("restart")
         do("pay", address=wallet.run("createnewaddress"), sats=COIN)
-        wait("connected again", wallet.is_connected, 180)
+        wait("connected again", wallet.is_connected)
         wallet.wait_for_balance(confirmed, COIN)
         do("mine")
         wallet.wait_for_balance(confirmed + COIN)

@@ -10,7 +10,7 @@ export const ports = Object.fromEntries(
   ['tcp', 'tls', 'ws', 'wss'].map(scheme => [scheme, Number(env['SCENE_' + scheme.toUpperCase()])]),
 );
 // For whatever is to be seen.
-const PATIENCE_MS = 120_000;
+const PATIENCE_MS = 300_000;
 // For a step: some libraries wait for ever for what does not come. Longer than any wait in it.
 const STEP_MS = 2 * PATIENCE_MS;
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// For whatever is to be seen.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 pub struct Stage {
     reader: BufReader<TcpStream>,
