@@ -66,12 +66,6 @@ impl Invocation {
         let argv = argv.into_iter().map(Into::into);
         let layers = layers::layers(argv, environment, usual_file.as_deref())?;
         let command = layers.args.command.clone().unwrap_or(Command::Serve);
-        // # Security: whoever asks an index something does not want it deleted, and who wants that is to be told no.
-        if layers.args.rebuild && !matches!(command, Command::Serve | Command::Sync) {
-            return Err(ConfigError::Conflict(
-                "--rebuild deletes the index: it goes with `ambra` alone and with `ambra sync`, which build it anew",
-            ));
-        }
         let config = Config::from_args(layers.args)?;
         let report = Report::new(layers.given, layers.file, usual_file, &config);
         Ok(Self {
@@ -224,9 +218,10 @@ impl Config {
             }
         };
         // The local one: an index of 50 GB has no place in a roaming profile.
+        // # Security: whoever asks an index something does not want it deleted, and who wants that is to be told no.
         if args.rebuild && !matches!(&args.command, None | Some(Command::Serve | Command::Sync)) {
             return Err(ConfigError::Conflict(
-                "--rebuild goes with serving and with `ambra sync` only",
+                "--rebuild deletes the index: it goes with `ambra` alone and with `ambra sync`, which build it anew",
             ));
         }
         let db_root = db_dir
