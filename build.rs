@@ -14,6 +14,10 @@ fn main() {
         .or_else(of_git)
         .unwrap_or_else(|| "not known (built without git)".to_owned());
     println!("cargo:rustc-env=BUILD_COMMIT={commit}");
+    // The manual page's, see man(7).
+    let date = git(&["show", "--no-patch", "--format=%cs", "HEAD"]);
+    let date = date.filter(|_| Path::new(".git").exists());
+    println!("cargo:rustc-env=BUILD_DATE={}", date.unwrap_or_default());
 }
 
 fn of_git() -> Option<String> {

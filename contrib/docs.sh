@@ -3,8 +3,8 @@
 #
 #   contrib/docs.sh [--open]
 #
-# The checks (links, pages, metrics) are tests/docs.rs; the book needs mdbook (apt install mdbook, or
-# cargo install mdbook --locked) and is left out with a word where there is none.
+# The checks (links, pages, metrics) are tests/docs.rs; the book needs mdbook (Debian 13: apt install mdbook; or
+# cargo install mdbook --locked) and is left out with a word where there is none. Seen with mdbook 0.4.48.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -252,6 +252,35 @@ fn with_hidden(verb: clap::Command, settings: &[clap::Arg]) -> clap::Command {
     verb.mut_subcommands(|verb| with_hidden(verb, settings))
 }
 
+/// What a shell offers after an option: the words that it takes, folders, files. For completions alone: the words'
+/// parsers are in [`values`], and their errors are better than clap's.
+pub(super) fn with_offers(command: clap::Command) -> clap::Command {
+    use clap::{ValueHint, builder::PossibleValuesParser};
+    let offer = |arg: clap::Arg| {
+        let words: Vec<&'static str> = match arg.get_id().as_str() {
+            "network" => values::NETWORKS.map(|(name, _)| name).to_vec(),
+            "block_source" => vec!["auto", "files", "rest", "rpc"],
+            "profile" => vec!["small", "default", "large"],
+            "protocol_max" => values::PROTOCOL_VERSIONS.to_vec(),
+            "log_level" => vec!["error", "warn", "info", "debug", "trace"],
+            "log_format" => vec!["human", "json"],
+            _ => vec![],
+        };
+        let names = arg.get_value_names().unwrap_or_default();
+        let place = match names.first().map(|name| name.as_str()) {
+            Some("DIR") => Some(ValueHint::DirPath),
+            Some("FILE") => Some(ValueHint::FilePath),
+            Some(_) | None => None,
+        };
+        match (words.is_empty(), place) {
+            (false, _) => arg.value_parser(PossibleValuesParser::new(words)),
+            (true, Some(place)) => arg.value_hint(place),
+            (true, None) => arg,
+        }
+    };
+    command.mut_args(offer).mut_subcommands(with_offers)
+}
+
 /// False for `--help` and `--version`.
 pub(super) fn is_setting(arg: &clap::Arg) -> bool {
     use clap::ArgAction;

@@ -298,14 +298,14 @@ pub fn usual_port(network: Network) -> u16 {
 /// Completions of the command line, for a shell to read.
 pub fn completions(shell: clap_complete::Shell) -> String {
     let mut text = Vec::new();
-    let mut command = args::command();
+    let mut command = args::with_offers(args::command());
     clap_complete::generate(shell, &mut command, "ambra", &mut text);
     String::from_utf8_lossy(&text).into_owned()
 }
 
 /// The manual page, as roff: one page for all commands.
 pub fn man_page() -> String {
-    let man = clap_mangen::Man::new(args::command());
+    let man = clap_mangen::Man::new(args::command()).date(env!("BUILD_DATE"));
     let mut text: Vec<u8> = Vec::new();
     let mut render = || -> std::io::Result<()> {
         man.render_title(&mut text)?;

@@ -447,3 +447,36 @@ fn a_profile_sets_what_is_not_given_itself() {
     assert!(config(&["--threads", "0"], &[]).is_err());
     assert!(config(&["--profile", "small"], &[]).unwrap().threads >= 1);
 }
+
+#[test]
+fn a_shell_offers_the_words_that_an_option_takes_and_each_is_taken() {
+    let bash = crate::config::completions(clap_complete::Shell::Bash);
+    for (option, words) in [
+        ("--network", "main testnet testnet4 signet regtest"),
+        ("--block-source", "auto files rest rpc"),
+        ("--profile", "small default large"),
+        ("--log-level", "error warn info debug trace"),
+        ("--log-format", "human json"),
+        ("--protocol-max", &PROTOCOL_VERSIONS.join(" ")),
+    ] {
+        assert!(bash.contains(&format!("\"{words}\"")), "{option}: {words}");
+        for word in words.split(' ') {
+            config(&[option, word], &[]).unwrap_or_else(|error| panic!("{option} {word}: {error}"));
+        }
+    }
+    let fish = crate::config::completions(clap_complete::Shell::Fish);
+    let line = fish.lines().find(|line| line.contains("-l db-dir"));
+    assert!(
+        line.is_some_and(|line| line.contains("directories")),
+        "{line:?}"
+    );
+}
+
+#[test]
+fn the_manual_page_has_a_date_where_it_is_known() {
+    let page = crate::config::man_page();
+    let title = page.lines().find(|line| line.starts_with(".TH "));
+    let title = title.expect("a title");
+    assert!(title.contains(env!("BUILD_DATE")), "{title}");
+    assert!(page.contains("snapshot export FOLDER"), "the commands");
+}
