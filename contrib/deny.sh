@@ -4,9 +4,9 @@
 #
 #   contrib/deny.sh [ADVISORIES]
 #
-# The database of advisories is fetched from GitHub. Where that cannot be reached, the copy of the last time is used if
-# it is younger than 90 days, and if there is none, it is said that advisories were not checked; all the rest always
-# is, or the exit code is 1. ADVISORIES is a clone of https://github.com/RustSec/advisory-db, brought here some other way.
+# The database of advisories is fetched from GitHub. Where that cannot be reached, the copy of the last time is used, and
+# its date is said; if there is none, it is said that advisories were not checked; all the rest always is, or the exit
+# code is 1. ADVISORIES is a clone of https://github.com/RustSec/advisory-db, brought here some other way.
 #
 # cargo-deny is the one that is installed if it is of the same series. Else it is built once, into target/tools: two
 # minutes of one core, since nothing is optimized.
@@ -43,7 +43,8 @@ GIT_TERMINAL_PROMPT=0 timeout 120 cargo deny --locked fetch db >/dev/null 2>&1 |
     exit 1
 }
 # cargo-deny adds a hash of the address to the name.
-database=$(find "${CARGO_HOME:-$HOME/.cargo}/advisory-dbs" -maxdepth 1 -name 'advisory-db-*' 2>/dev/null | head -n 1)
+databases=${CARGO_HOME:-$HOME/.cargo}/advisory-dbs
+database=$(find "$databases" -maxdepth 1 -name 'advisory-db-*' -print -quit 2>/dev/null || true)
 if [ -z "$database" ]; then
     echo "advisories NOT CHECKED: their database is at GitHub, which cannot be reached"
     exit $code

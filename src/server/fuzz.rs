@@ -21,7 +21,7 @@ use crate::electrum::Outbox;
 const LINE_BYTES_MAX: usize = 1000;
 
 /// What a wallet says first over WebSocket (RFC 6455, section 1.3).
-const HANDSHAKE: &[u8] =
+pub(super) const HANDSHAKE: &[u8] =
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 

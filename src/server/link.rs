@@ -284,9 +284,11 @@ mod tests {
         task::Wake,
     };
 
-    use tokio::io::{AsyncReadExt, DuplexStream};
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
+    use crate::server::fuzz::HANDSHAKE;
 
     #[derive(Default)]
     struct Wakes(AtomicUsize);
@@ -326,5 +328,49 @@ mod tests {
         let mut arrived = Vec::new();
         peer.read_to_end(&mut arrived).await.unwrap();
         assert_eq!(arrived, answer);
+    }
+
+    /// Without a runtime, whose tasks may be told to wait where nothing keeps them.
+    #[test]
+    fn no_more_pings_are_read_than_pongs_are_taken() {
+        const ROOM: usize = 4096;
+        let (stream, mut peer) = tokio::io::duplex(ROOM);
+        let at_once = "nothing is to be waited for";
+        let said = peer.write_all(HANDSHAKE).now_or_never();
+        said.expect(at_once).unwrap();
+        let link = frames(stream, 1000, &[]).now_or_never();
+        let mut link = link.expect(at_once).unwrap();
+        let mut answer = [0; ROOM];
+        let said = peer.read(&mut answer).now_or_never();
+        assert!(said.expect(at_once).unwrap() > 0);
+
+        // 1. Pings, as many as are taken; no pong is.
+        let ping = [&[0x89, 0x80 | 100, 0, 0, 0, 0][..], &[b'x'; 100]].concat();
+        let pings = ping.repeat(1000);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let (mut inbox, mut outbox) = (Inbox::default(), Outbox::default());
+        let (mut sent, mut taken) = (0, 0);
+        loop {
+            let before = (sent, taken);
+            if let Poll::Ready(count) = Pin::new(&mut peer).poll_write(&mut cx, &pings[sent..]) {
+                sent += count.unwrap();
+            }
+            while let Poll::Ready(received) = link.poll_receive(&mut cx, &mut inbox) {
+                assert_eq!(received.unwrap(), Received::Something);
+                taken += 1;
+            }
+            let _ = link.poll_send(&mut cx, &mut outbox);
+            if before == (sent, taken) {
+                break;
+            }
+        }
+        let pong = ping.len() - 4;
+        assert!(taken >= ROOM / pong, "{taken}");
+        assert!(taken <= ROOM / pong + 2, "{taken} of 1000");
+
+        // 2. With room for pongs it goes on.
+        let read = peer.read(&mut answer).now_or_never();
+        assert!(read.expect(at_once).unwrap() > pong);
+        assert!(link.poll_receive(&mut cx, &mut inbox).is_ready());
     }
 }
