@@ -2,13 +2,15 @@
 
 use std::{path::Path, time::Duration};
 
+use bitcoin::BlockHash;
+
 use super::RunError;
 use crate::{
     admin::status::Monitor,
     config::{self, BlockSourceChoice, Config},
     daemon::{
         discover::{self, DiscoverError, NodeLocation},
-        files::BlockFiles,
+        files::{BlockFiles, FilesError},
         rest::Rest,
         rpc::{Rpc, RpcError},
         running::running_nodes,
@@ -18,6 +20,9 @@ use crate::{
 
 /// Between two looks for a node that is away.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// A service that is only the second best way is asked for so often while it is not to be understood: it may be no node's.
+const REST_ATTEMPTS: u32 = 4;
 
 /// What the person said about the node.
 pub(super) fn wanted(config: &Config) -> discover::Wanted {
@@ -128,7 +133,29 @@ pub(super) async fn ask<T: Send + 'static>(
     }
 }
 
-/// The best source that works, or the one that was asked for.
+/// Asks, so many times at most, until the node answers. That it is away, or starts, says nothing of what it has. Blocks.
+fn until_it_answers<T>(
+    attempts: u32,
+    pause: Duration,
+    question: impl Fn() -> Result<T, RpcError>,
+) -> Result<T, RpcError> {
+    let mut told = String::new();
+    for _ in 1..attempts {
+        match question() {
+            Err(RpcError::Unavailable(text)) => {
+                if text != told {
+                    tracing::warn!("{text}; waiting for the node");
+                    told = text;
+                }
+                std::thread::sleep(pause);
+            }
+            answer => return answer,
+        }
+    }
+    question()
+}
+
+/// The best source that works, or the one that was asked for. Waits for a node that is away. Blocks.
 pub(super) fn block_source(
     choice: BlockSourceChoice,
     blocks_dir: Option<&Path>,
@@ -143,12 +170,13 @@ pub(super) fn block_source(
             )
         })?;
         let files = BlockFiles::open(folder).map_err(RunError::of)?;
-        belong_to(&files, &rpc)?;
+        let is_ours = until_it_answers(u32::MAX, LOOK_AGAIN, || are_known(&files, &rpc));
+        is_ours.map_err(RunError::of)??;
         Ok(files)
     };
-    let rest = || {
+    let rest = |attempts| {
         let rest = Rest::new(rpc_url);
-        match rest.available() {
+        match until_it_answers(attempts, LOOK_AGAIN, || rest.available()) {
             Ok(true) => Ok(rest),
             Ok(false) => Err(RunError(
                 "the node has no REST service that tells what blocks spend: put rest=1 into bitcoin.conf \
@@ -165,9 +193,9 @@ pub(super) fn block_source(
                     "the block files were asked for (--block-source): {why}. `ambra doctor` says what mends it"
                 ))
             })?;
-            BlockSource::new(Some(files), rest().ok(), rpc.clone())
+            BlockSource::new(Some(files), rest(REST_ATTEMPTS).ok(), rpc.clone())
         }
-        BlockSourceChoice::Rest => BlockSource::new(None, Some(rest()?), rpc),
+        BlockSourceChoice::Rest => BlockSource::new(None, Some(rest(u32::MAX)?), rpc),
         BlockSourceChoice::Rpc => BlockSource::new(None, None, rpc),
         BlockSourceChoice::Auto => {
             let files = files()
@@ -175,7 +203,7 @@ pub(super) fn block_source(
                     tracing::warn!("not by block files: {why}. `ambra doctor` says what mends it")
                 })
                 .ok();
-            let rest = rest()
+            let rest = rest(REST_ATTEMPTS)
                 .inspect_err(|why| match files {
                     Some(_) => tracing::debug!("not by REST: {why}"),
                     None => tracing::info!("not by REST: {why}"),
@@ -198,23 +226,27 @@ pub(super) fn block_source(
 
 /// The files are this node's: it knows a block that lies in them.
 pub(super) fn belong_to(files: &BlockFiles, rpc: &Rpc) -> Result<(), RunError> {
-    let number = files
-        .numbers()
-        .map_err(RunError::of)?
-        .first()
-        .copied()
-        .unwrap_or(0);
-    let (blocks, _) = files.scan(number, 0).map_err(RunError::of)?;
-    let known = blocks
-        .first()
-        .map(|block| rpc.block_header_info(&block.hash));
-    match known {
-        Some(Ok(_)) => Ok(()),
-        Some(Err(RpcError::Unavailable(text))) => Err(RunError(text)),
-        Some(Err(_)) | None => Err(RunError(format!(
+    are_known(files, rpc).map_err(RunError::of)?
+}
+
+/// The same; the outer error is that the node does not answer.
+fn are_known(files: &BlockFiles, rpc: &Rpc) -> Result<Result<(), RunError>, RpcError> {
+    let first = || -> Result<Option<BlockHash>, FilesError> {
+        let number = files.numbers()?.first().copied().unwrap_or(0);
+        let (blocks, _) = files.scan(number, 0)?;
+        Ok(blocks.first().map(|block| block.hash))
+    };
+    let first = match first() {
+        Ok(first) => first,
+        Err(error) => return Ok(Err(RunError::of(error))),
+    };
+    match first.map(|hash| rpc.block_header_info(&hash)) {
+        Some(Ok(_)) => Ok(Ok(())),
+        Some(Err(error @ RpcError::Unavailable(_))) => Err(error),
+        Some(Err(_)) | None => Ok(Err(RunError(format!(
             "{} holds another node's blocks",
             files.folder().display()
-        ))),
+        )))),
     }
 }
 
@@ -230,7 +262,30 @@ pub(super) fn host_of(url: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
+
+    #[test]
+    fn a_node_that_is_away_for_a_moment_is_asked_again() {
+        let away = || RpcError::Unavailable("loading".to_owned());
+        let no = || RpcError::Refused {
+            code: -5,
+            message: "Block not found".to_owned(),
+        };
+        for (answers, attempts, expected) in [
+            (vec![Err(away()), Err(away()), Ok(7)], u32::MAX, Ok(7)),
+            (vec![Err(away()), Err(no()), Ok(7)], u32::MAX, Err(no())),
+            (vec![Err(away()), Err(away()), Ok(7)], 2, Err(away())),
+        ] {
+            let answers = RefCell::new(answers.into_iter());
+            let question = || answers.borrow_mut().next().expect("an answer");
+            assert_eq!(
+                until_it_answers(attempts, Duration::ZERO, question),
+                expected
+            );
+        }
+    }
 
     #[test]
     fn the_host_is_what_stands_before_the_port() {
