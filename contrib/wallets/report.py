@@ -5,6 +5,10 @@ Exit code 1 where a client or a transport is missing and nobody says why: no gap
 """
 
 import json
+import os
+import platform
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -147,16 +151,35 @@ def beside(folder):
         "are the same\nto the last word, and of the others each is explained:\n\n"
     )
     text += row("asked", "times", "the same", "what differs, and why") + "|---|---|---|---|\n"
-    alike = [question for question in rows if not question["whys"] and "." not in question["name"].split(" ")[0].rstrip(",")]
+    # What was asked once, in words, is told in words.
+    once = {}
     for question in rows:
-        if question not in alike:
-            name = question["name"]
-            name = f"`{name}`" if "." in name and " " not in name else name
-            why = "; ".join(f"{count}: {why}" for why, count in question["whys"].items())
+        method, _, more = question["name"].partition(" ")
+        why = "; ".join(f"{count}: {why}" for why, count in question["whys"].items())
+        if "." in method:
+            name = f"`{method.rstrip(',')}` {more}".strip()
             text += row(name, question["asked"], question["same"], why or "–")
-    if alike:
-        text += "\nAlike, too: " + "; ".join(question["name"] for question in alike) + ".\n"
-    return text
+        else:
+            once.setdefault("; ".join(question["whys"]) or "the same to the last word", []).append(question["name"])
+    text += "\nAnd what cannot be answered, or is asked in another way, once each:\n\n"
+    return text + "".join(f"- {'; '.join(names)}: **{why}**.\n" for why, names in once.items())
+
+
+def programs():
+    """What it ran with."""
+
+    def told(*command):
+        if not command[0] or not shutil.which(command[0]):
+            return ""
+        return subprocess.run(command, capture_output=True, text=True).stdout
+
+    ambra = told(os.environ.get("AMBRA", ""), "--version").splitlines()
+    format = [line for line in ambra if line.startswith("index format")]
+    words = [f"{ambra[0]} ({', '.join(format)})"] if ambra else []
+    words += [line.split(" version ")[0].replace(" daemon", "") + " " + line.split(" version ")[-1]
+              for line in told(os.environ.get("BITCOIND", ""), "-version").splitlines()[:1]]
+    words += ["Node " + line for line in told("node", "--version").splitlines()]
+    return "Made with " + ", ".join([*words, "Python " + platform.python_version()]) + ".\n\n"
 
 
 def main():
@@ -171,10 +194,11 @@ def main():
     others = whole([result for result in results if not result.get("life", True)])
     absent, silent = gaps(lives, skipped)
     text = (HERE / "head.md").read_text()
-    text += "\n## The matrix\n\n" + MATRIX + matrix(lives) + "\n" + absent
+    text += "\n## The matrix\n\n" + programs() + MATRIX + matrix(lives) + "\n" + absent
     text += "\n## What else was seen\n\n" + more(lives)
     text += "\n## Test suites that others wrote\n\n"
-    text += "Run from the sources that their registries hold; nothing of them is in this repository.\n\n"
+    text += "Run from the sources that their registries hold, Electrum's from these or from a folder (`ELECTRUM_SOURCE`); nothing of\n"
+    text += "them is in this repository.\n\n"
     text += suites(others)
     text += (HERE / "notes.md").read_text()
     text += beside(folder)
