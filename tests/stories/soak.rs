@@ -109,6 +109,7 @@ fn soak_under_mixed_load_stays_flat_and_right() {
             // 3. Every script ever seen is asked for everything, and what was pushed is true.
             let moment = compare_scripts(&mut chain.oracle, &node, &mut ambra.client());
             watcher.watch(&watched);
+            watcher.ping();
             watcher.expect(&moment.facts(&watched));
             checks += 1;
         }

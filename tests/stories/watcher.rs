@@ -38,6 +38,11 @@ impl Watcher {
         }
     }
 
+    /// Who only listens is taken for gone after a while (`--idle-timeout`).
+    pub fn ping(&mut self) {
+        self.client.ask("server.ping", json!([]));
+    }
+
     /// Listens until everything told is true.
     #[track_caller]
     pub fn expect(&mut self, facts: &HashMap<&Script, Facts>) {
