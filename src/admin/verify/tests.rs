@@ -1,5 +1,6 @@
 //! Each column family spoiled on purpose, and each seen.
 
+mod each_check;
 mod packed;
 
 use bitcoin::{BlockHash, consensus::encode::serialize, hashes::Hash};
@@ -118,8 +119,12 @@ struct Story {
 
 impl Story {
     fn new() -> Story {
+        Story::of(BLOCKS)
+    }
+
+    fn of(blocks: usize) -> Story {
         let mut chain = FakeChain::new(7, 12);
-        (1..BLOCKS).for_each(|number| chain.grow(number % 7));
+        (1..blocks).for_each(|number| chain.grow(number % 7));
         let folder = tempfile::tempdir().unwrap();
         let index = Index::open(folder.path(), &chain.blocks[0].block_hash()).unwrap();
         let mut rows = Vec::new();
