@@ -131,7 +131,7 @@ fn row(story: &str, figures: &Value) -> Option<(String, String)> {
         "memory at its bounds" => (
             story.to_owned(),
             format!(
-                "{} scripts in blocks, unwritten rows flushed {} times; the peak between two flushes, without the block cache, {} early and {} late",
+                "{} scripts in blocks, unwritten rows flushed {} times; the peak between two flushes, once all is full, {} early and {} late",
                 f("scripts"),
                 f("flushes"),
                 mib(&figures["early"]),
