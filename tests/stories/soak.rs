@@ -42,7 +42,7 @@ const CACHE_MIB: &str = "8";
 /// A wallet that listens to so many scripts: subscriptions are for wallets to make, 300 bytes each.
 const WATCHED: usize = 500;
 /// What memory may grow by from the run's second sixth to its last, besides what the program counts and bounds: the chain's
-/// growth costs some 200 bytes a block (tests/stories/memory_parts.rs), the rest is the allocator's room.
+/// growth costs some 400 bytes a block, the rest is the allocator's room.
 const REST_GROWTH_MAX: u64 = 3 << 20;
 /// An open file of RocksDB's more or less is no leak.
 const FILES_MORE_MAX: usize = 16;
