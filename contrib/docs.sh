@@ -4,7 +4,7 @@
 #   contrib/docs.sh [--open]
 #
 # The checks (links, pages, metrics) are tests/docs.rs; the book needs mdbook (Debian 13: apt install mdbook; or
-# cargo install mdbook --locked) and is left out with a word where there is none. Seen with mdbook 0.4.48.
+# cargo install mdbook --locked) and is left out with a word where there is none. Seen with mdbook 0.4.48 and 0.5.4.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

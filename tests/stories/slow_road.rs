@@ -3,14 +3,35 @@
 use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread,
     time::Duration,
 };
 
-/// Where the road begins. It lies there as long as the stories run.
-pub fn slow_road(to: SocketAddr, each: Duration) -> SocketAddr {
+/// It lies there as long as the stories run.
+pub struct SlowRoad {
+    pub begins: SocketAddr,
+    is_free: Arc<AtomicBool>,
+}
+
+impl SlowRoad {
+    /// From now on nothing takes its time there.
+    pub fn free(&self) {
+        self.is_free.store(true, Relaxed);
+    }
+}
+
+pub fn slow_road(to: SocketAddr, each: Duration) -> SlowRoad {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let begins = listener.local_addr().expect("an address");
+    let is_free = Arc::new(AtomicBool::new(false));
+    let road = SlowRoad {
+        begins,
+        is_free: Arc::clone(&is_free),
+    };
     thread::spawn(move || {
         for traveller in listener.incoming().map_while(Result::ok) {
             let Ok(node) = TcpStream::connect(to) else {
@@ -19,17 +40,24 @@ pub fn slow_road(to: SocketAddr, each: Duration) -> SocketAddr {
             let (Ok(from), Ok(back)) = (traveller.try_clone(), node.try_clone()) else {
                 continue;
             };
-            thread::spawn(move || carry(from, node, each));
-            thread::spawn(move || carry(back, traveller, Duration::ZERO));
+            let is_free = Arc::clone(&is_free);
+            thread::spawn(move || {
+                carry(from, node, || {
+                    if !is_free.load(Relaxed) {
+                        thread::sleep(each);
+                    }
+                });
+            });
+            thread::spawn(move || carry(back, traveller, || ()));
         }
     });
-    begins
+    road
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, each: Duration) {
+fn carry(mut from: TcpStream, mut to: TcpStream, pause: impl Fn()) {
     let mut bytes = [0; 1 << 16];
     while let Ok(count) = from.read(&mut bytes) {
-        thread::sleep(each);
+        pause();
         if count == 0 || to.write_all(&bytes[..count]).is_err() {
             break;
         }

@@ -170,15 +170,15 @@ fn the_owner_sees_what_wallets_and_the_node_do() {
 
 #[test]
 fn a_first_sync_is_shown_with_its_curve_and_the_time_that_is_left() {
-    // 1. A chain that takes some seconds: each question to the node goes a slow road.
+    // 1. A chain that takes long, until it was seen: each question to the node goes a slow road.
     let node = Node::start(NodeOptions::default());
     node.mine(400, &Treasury::elsewhere());
     let to = node.rpc_url().trim_start_matches("http://").parse();
-    let road = slow_road(to.expect("an address"), Duration::from_millis(20));
+    let road = slow_road(to.expect("an address"), Duration::from_millis(60));
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let options = [&ON_ANY_PORT[..], &["--block-source", "rpc"]].concat();
     let mut ambra = Ambra::in_folder(&node, folder, &options);
-    ambra.set_value("--daemon-rpc-url", &format!("http://{road}"));
+    ambra.set_value("--daemon-rpc-url", &format!("http://{}", road.begins));
     ambra.launch_unseen();
 
     // 2. How far, how long, how it went: the same in the report, for Prometheus and for who asks whether it is ready.
@@ -203,6 +203,7 @@ fn a_first_sync_is_shown_with_its_curve_and_the_time_that_is_left() {
     assert!(metric(&ambra, left).is_some());
 
     // 3. It ends, and so does the time that is left.
+    road.free();
     wait_for_health(&ambra, 200);
     assert_eq!(status(&ambra)["stage"], "in_step");
     assert_eq!(metric(&ambra, left), None);
