@@ -287,9 +287,6 @@ impl LaneQueue {
     }
 
     fn work(&self) {
-        if self.lane == Lane::Long {
-            be_nice();
-        }
         while let Some(task) = self.next() {
             // # Correctness
             // Dozens of questions with answers of megabytes may be in line for one client: those that would be
@@ -318,19 +315,6 @@ impl LaneQueue {
                 .wait(queue)
                 .unwrap_or_else(PoisonError::into_inner);
             queue.idle -= 1;
-        }
-    }
-}
-
-/// Lowers the priority of this thread, and of those that it starts: where there is more work than cores, a short
-/// question that comes is answered before a long history goes on. Elsewhere than on Linux it would be the process's.
-fn be_nice() {
-    #[cfg(target_os = "linux")]
-    {
-        /// Four parts of five are for the others, one is for it.
-        const NICENESS: i32 = 7;
-        if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-            tracing::debug!("a thread's priority stays as it is: {error}");
         }
     }
 }
