@@ -29,6 +29,9 @@ const PACKED_RESTART_INTERVAL: i32 = 4;
 /// Of zstd. `docs/decisions/0002-compression.md` has the figures.
 const ZSTD_LEVEL: i32 = 5;
 
+/// Of RocksDB's own log: the next one is begun then, and two are kept.
+const LOG_BYTES: usize = 4 << 20;
+
 /// Memory for unwritten rows is taken in pieces of so many bytes. RocksDB's own choice, 1 MiB for each column family, is counted
 /// long before it is used.
 const ARENA_BYTES: usize = 64 << 10;
@@ -52,6 +55,7 @@ pub fn database_options() -> Options {
     options.set_max_background_jobs(2);
     options.set_max_open_files(open_files());
     options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(LOG_BYTES);
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
     options
