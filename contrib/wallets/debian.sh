@@ -68,27 +68,23 @@ PYTHON
     chmod +x "$prefix/python"
 }
 
-# debian_source SUITE PACKAGE FOLDER: the package's source, unpacked: from the mirror that apt uses; where that has none, from
-# Debian's own, and from its archive of all that ever was. apt checks Debian's signature wherever it comes from.
+# debian_source SUITE PACKAGE FOLDER: the package's source, unpacked, from the mirror that apt uses. apt checks Debian's
+# signature.
 debian_source() {
-    local suite=$1 package=$2 folder=$3 work mirror tarball from
+    local suite=$1 package=$2 folder=$3 work mirror tarball
     command -v apt-get >/dev/null && mirror=$(debian_mirror) || return 1
     work=$(mktemp -d)
-    for from in "$mirror" http://deb.debian.org/debian "http://snapshot.debian.org/archive/debian/$(date -u +%Y%m%dT000000Z)"; do
-        rm -rf "$work"/*
-        mkdir -p "$work"/lists/partial "$work"/cache/archives/partial "$work/source"
-        echo "deb-src [signed-by=$debian_keyring check-valid-until=no] $from $suite main" >"$work/sources.list"
-        : >"$work/status"
-        if apt_beside update && (cd "$work/source" && apt_beside source --download-only "$package"); then
-            tarball=$(find "$work/source" -name '*.orig.tar.*' -not -name '*.asc' | head -n 1)
-            rm -rf "$folder"
-            mkdir -p "$folder"
-            tar -xf "$tarball" --strip-components=1 -C "$folder"
-            rm -rf "$work"
-            return 0
-        fi
-        echo "the source of $package ($suite) cannot be had from $from" >&2
-    done
+    mkdir -p "$work"/lists/partial "$work"/cache/archives/partial "$work/source"
+    echo "deb-src [signed-by=$debian_keyring] $mirror $suite main" >"$work/sources.list"
+    : >"$work/status"
+    if ! apt_beside update || ! (cd "$work/source" && apt_beside source --download-only "$package"); then
+        echo "the source of $package ($suite) cannot be had from $mirror" >&2
+        rm -rf "$work"
+        return 1
+    fi
+    tarball=$(find "$work/source" -name '*.orig.tar.*' -not -name '*.asc' | head -n 1)
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    tar -xf "$tarball" --strip-components=1 -C "$folder"
     rm -rf "$work"
-    return 1
 }
