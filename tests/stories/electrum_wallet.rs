@@ -164,11 +164,13 @@ fn the_electrum_wallet_receives_and_sends() {
     wallet.start_daemon(&format!("{}:t", ambra.address()));
     wallet.must(&["load_wallet"]);
     let height = node.height();
+    let mut info = Value::Null;
     let connected = until(PATIENCE, || {
-        let info = wallet.must(&["getinfo"]);
+        info = wallet.must(&["getinfo"]);
         (info["connected"] == true && info["server_height"] == height).then_some(())
     });
-    assert!(connected.is_some(), "it connects:\n{}", wallet.tail());
+    let tail = wallet.tail();
+    assert!(connected.is_some(), "{info}, not at {height}\n{tail}");
 
     // 2. It sees a payment unconfirmed, then confirmed.
     let address = wallet.must(&["getunusedaddress"]);
