@@ -15,6 +15,8 @@ fi
 if [ "${1:-}" != --no-build ]; then
     . contrib/packages.sh
     need_packages
+    # A Raspberry Pi 5 has pages of 16 KiB, other ARM systems of 64 KiB; what is built for those runs on all.
+    [ "$(uname -m)" != aarch64 ] || export JEMALLOC_SYS_WITH_LG_PAGE=16
     cargo build --release --locked --bin ambra >&2
 fi
 

@@ -1,7 +1,7 @@
 # What the build and the scripts need from the system. Sourced by demo.sh and test.sh.
 
-# need_packages: sees that there are a C++ compiler, clang's library (RocksDB's bindings are made with it)
-# and netcat. Installs what is missing on Debian and Ubuntu; says what to install elsewhere.
+# need_packages: sees that there are a C++ compiler, make (for the allocator), clang's library (RocksDB's bindings are
+# made with it) and netcat. Installs what is missing on Debian and Ubuntu; says what to install elsewhere.
 need_packages() {
     if ! command -v cargo >/dev/null && [ -e "$HOME/.cargo/env" ]; then
         . "$HOME/.cargo/env"
@@ -12,6 +12,7 @@ need_packages() {
     fi
     local missing=""
     command -v c++ >/dev/null || missing="$missing g++"
+    command -v make >/dev/null || missing="$missing make"
     has_libclang || missing="$missing clang libclang-dev"
     command -v nc >/dev/null || missing="$missing netcat-openbsd"
     [ -z "$missing" ] || install_packages $missing
@@ -35,7 +36,7 @@ install_packages() {
     local sudo=""
     if ! command -v apt-get >/dev/null; then
         echo "Please install what Debian calls: $*" >&2
-        echo "(macOS: xcode-select --install, brew install llvm; Fedora: gcc-c++ clang-devel nmap-ncat;" >&2
+        echo "(macOS: xcode-select --install, brew install llvm; Fedora: gcc-c++ make clang-devel nmap-ncat;" >&2
         echo " Arch: base-devel clang openbsd-netcat), then run this again." >&2
         return 1
     fi

@@ -15,6 +15,11 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
+/// The system's keeps what many threads had at their busiest moment; this one gives it back after some seconds.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How long a stop may take. What is still at work then is left: the index is whole after a kill at any
 /// moment, and a system that shuts down does not wait long.
 const STOP_WITHIN: Duration = Duration::from_millis(1800);

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{
     header::{HEADER_LEN, HeaderBytes, block_hash},
     merkle::{Node, merkle_root, parent},
-    sha256d::Sha256d,
+    sha256d::Sha256Many,
 };
 
 /// Why bytes are not what they should be.
@@ -90,9 +90,20 @@ impl<'a> Cursor<'a> {
         self.array().map(|bytes| u64::from_le_bytes(*bytes))
     }
 
-    /// A CompactSize (Bitcoin Core `serialize.h`), at most `MAX_SIZE`.
-    #[inline]
+    /// A CompactSize (Bitcoin Core `serialize.h`), at most `MAX_SIZE`. Nearly all take one byte.
+    #[inline(always)]
     pub fn compact_size(&mut self) -> Result<usize, ParseError> {
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0xfd => {
+                self.at += 1;
+                Ok(byte.into())
+            }
+            _ => self.long_compact_size(),
+        }
+    }
+
+    #[cold]
+    fn long_compact_size(&mut self) -> Result<usize, ParseError> {
         /// Bitcoin Core's bound on anything serialized, in bytes.
         const MAX_SIZE: u64 = 0x0200_0000;
         let at = self.at;
@@ -289,7 +300,7 @@ impl<'a> TxView<'a> {
     }
 
     /// Adds what [`TxView::txid`] hashes.
-    pub fn push_to(&self, sha256d: &mut Sha256d) {
+    pub fn push_to(&self, sha256d: &mut Sha256Many) {
         if self.has_witness {
             let (version, lock_time) = (&self.bytes[..4], &self.bytes[self.bytes.len() - 4..]);
             sha256d.push(&[version, self.body, lock_time]);

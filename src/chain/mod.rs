@@ -26,5 +26,5 @@ pub use merkle::{MerkleProof, Node, merkle_branch, merkle_root, parent as merkle
 pub use numbers::{Height, TxNum};
 pub use place::BlockPlace;
 pub use script::{ScriptHash, is_unspendable};
-pub use sha256d::{Sha256d, merkle_row_above};
+pub use sha256d::{Sha256Many, merkle_row_above};
 pub use undo::{SpentOutputs, SpentReader, undo_checksum};

@@ -43,6 +43,7 @@ impl Index {
             self.lower_packed_end(&mut batch, first);
         }
         self.db.write(batch)?;
+        self.iterators.forget();
         if let Some(first) = lowest {
             self.packed_end.fetch_min(first.0, Ordering::AcqRel);
         }
@@ -84,6 +85,7 @@ impl Index {
     /// Takes away what [`Index::find_above`] found. Nothing may have been written in between.
     pub fn truncate(&self, found: Truncation) -> Result<(), IndexError> {
         self.db.write_opt(found.batch, &durably())?;
+        self.iterators.forget();
         self.packed_end.fetch_min(found.first.0, Ordering::AcqRel);
         Ok(())
     }

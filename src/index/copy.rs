@@ -37,6 +37,7 @@ impl Index {
             }
         }
         self.db.write(batch)?;
+        self.iterators.forget();
         self.flush()
     }
 }

@@ -7,7 +7,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use bitcoin::{BlockHash, blockdata::constants::genesis_block, hashes::Hash};
@@ -24,12 +27,15 @@ use super::{
     open_count::Counted,
     options::{BLOCK_CACHE_BYTES, PACKED_BLOCK_BYTES, database_options, durably, family_options},
     schema::{DamagedRow, FORMAT, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN, TipRow},
+    walk::KeptIterators,
 };
 use crate::chain::{Height, TxNum};
 
 /// The index: which transactions touch a script, where a transaction lies, what the chain is.
 pub struct Index {
-    pub(super) db: DB,
+    /// Before `db`, which stays open as long as one of them is there.
+    pub(super) iterators: KeptIterators,
+    pub(super) db: Arc<DB>,
     pub(super) cache: Cache,
     path: PathBuf,
     /// `meta`'s row of that name.
@@ -56,7 +62,8 @@ impl Index {
         let db = DB::open_cf_descriptors(&database_options(), path.join(FOLDER), families)
             .map_err(|error| open_error(error, path))?;
         let index = Index {
-            db,
+            iterators: KeptIterators::default(),
+            db: Arc::new(db),
             cache,
             path: path.to_owned(),
             packed_end: AtomicU32::new(0),
@@ -95,7 +102,8 @@ impl Index {
         let db =
             DB::open_cf_descriptors_as_secondary(&options, folder.as_path(), scratch, families)?;
         let index = Index {
-            db,
+            iterators: KeptIterators::default(),
+            db: Arc::new(db),
             cache,
             path: path.to_owned(),
             packed_end: AtomicU32::new(0),
@@ -230,7 +238,7 @@ impl Index {
         &self,
         start: Height,
     ) -> impl Iterator<Item = Result<(Height, BlockRow), IndexError>> + '_ {
-        let mut rows = self.db.raw_iterator_cf(self.family(BlockRow::FAMILY));
+        let mut rows = self.walk(BlockRow::FAMILY);
         rows.seek(BlockRow::key(start));
         std::iter::from_fn(move || {
             let Some((key, value)) = rows.item() else {
@@ -273,6 +281,7 @@ impl Index {
             self.db
                 .compact_range_cf(self.family(name), None::<&[u8]>, None::<&[u8]>);
         }
+        self.iterators.forget();
         if failures() > failures_before {
             // The compaction itself does not say that it failed. An error that stops the writing is the next write's too.
             self.db.write(WriteBatch::default())?;

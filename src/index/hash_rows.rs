@@ -8,7 +8,7 @@
 use std::{ops::ControlFlow, sync::atomic::Ordering};
 
 use bitcoin::{Txid, hashes::Hash};
-use rocksdb::{DBRawIterator, ReadOptions, WriteBatch};
+use rocksdb::WriteBatch;
 
 use super::{
     Index, IndexError,
@@ -16,6 +16,7 @@ use super::{
     schema::{
         DamagedRow, HashRow, HistoryRow, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN, TxidRow, leading_bits,
     },
+    walk::Walk,
 };
 use crate::chain::{ScriptHash, TxNum};
 
@@ -107,22 +108,17 @@ impl Index {
         from: TxNum,
         below: TxNum,
     ) -> impl Iterator<Item = Result<TxNum, IndexError>> + '_ {
-        let (mut start, mut end) = ([0; 16], [0; 16]);
-        let start = HashRow::<LEN> { prefix, tx: from }.encode(&mut start);
-        let end = HashRow::<LEN> {
-            prefix,
-            tx: below.max(from),
-        }
-        .encode(&mut end);
-        let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(end);
-        let mut rows = self.db.raw_iterator_cf_opt(self.family(family), options);
-        rows.seek(start);
+        let mut start = [0; 16];
+        let mut rows = self.walk(family);
+        rows.seek(HashRow::<LEN> { prefix, tx: from }.encode(&mut start));
         std::iter::from_fn(move || {
             let Some(key) = rows.key() else {
                 return rows.status().err().map(|error| Err(error.into()));
             };
             let row = HashRow::<LEN>::decode(key).ok_or(DamagedRow { family });
+            if row.is_ok_and(|row| row.prefix != prefix || row.tx >= below) {
+                return None;
+            }
             rows.next();
             Some(row.map(|row| row.tx).map_err(IndexError::from))
         })
@@ -136,9 +132,7 @@ impl Index {
         each: &mut dyn FnMut(HashRow<LEN>) -> ControlFlow<()>,
     ) -> Result<(), IndexError> {
         let mut packed = Packed::<LEN>::all(self, forms).peekable();
-        let mut singles = self
-            .db
-            .raw_iterator_cf_opt(self.family(forms.single), once());
+        let mut singles = self.walk_once(forms.single);
         singles.seek_to_first();
         loop {
             let single = match singles.key() {
@@ -187,7 +181,7 @@ impl Index {
         batch: &mut WriteBatch,
     ) -> Result<(), IndexError> {
         let family = forms.single;
-        let mut rows = self.db.raw_iterator_cf_opt(self.family(family), once());
+        let mut rows = self.walk_once(family);
         rows.seek_to_first();
         while let Some(key) = rows.key() {
             let row = HashRow::<LEN>::decode(key).ok_or(DamagedRow { family })?;
@@ -200,16 +194,9 @@ impl Index {
     }
 }
 
-/// For a scan of everything, which shall not drive out what questions need.
-fn once() -> ReadOptions {
-    let mut options = ReadOptions::default();
-    options.fill_cache(false);
-    options
-}
-
 /// Walks through packed rows, group by group.
 struct Packed<'a, const LEN: usize> {
-    groups: DBRawIterator<'a>,
+    groups: Walk<'a>,
     family: &'static str,
     /// Those of the group in hand that are wanted, the next one last.
     rows: Vec<HashRow<LEN>>,
@@ -232,7 +219,7 @@ impl<'a, const LEN: usize> Packed<'a, LEN> {
         from: TxNum,
         end: TxNum,
     ) -> Packed<'a, LEN> {
-        let mut groups = index.db.raw_iterator_cf(index.family(forms.packed));
+        let mut groups = index.walk(forms.packed);
         let mut key = [0; 16];
         groups.seek(HashRow::<LEN> { prefix, tx: from }.encode(&mut key));
         Packed {
@@ -246,8 +233,7 @@ impl<'a, const LEN: usize> Packed<'a, LEN> {
     }
 
     fn all(index: &'a Index, forms: Forms) -> Packed<'a, LEN> {
-        let family = index.family(forms.packed);
-        let mut groups = index.db.raw_iterator_cf_opt(family, once());
+        let mut groups = index.walk_once(forms.packed);
         groups.seek_to_first();
         Packed {
             groups,

@@ -28,6 +28,7 @@ mod rows;
 pub mod schema;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use bitcoin::{BlockHash, Txid, hashes::Hash};
 

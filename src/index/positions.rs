@@ -3,6 +3,7 @@
 use super::{
     Index, IndexError, TxPlace,
     schema::{DamagedRow, POSITIONS_PER_ROW, TxPositionRow},
+    walk::Walk,
 };
 use crate::chain::TxNum;
 
@@ -46,7 +47,7 @@ impl Index {
 pub struct TxPlaces<'a> {
     index: &'a Index,
     /// Made when a row lies near the one before, and from then on used. It stands at the current row.
-    rows: Option<rocksdb::DBRawIterator<'a>>,
+    rows: Option<Walk<'a>>,
     current: Option<TxPositionRow>,
 }
 
@@ -99,13 +100,10 @@ impl<'a> TxPlaces<'a> {
         self.current.as_ref().and_then(|row| row.get(n))
     }
 
-    fn iterator(&mut self) -> &mut rocksdb::DBRawIterator<'a> {
+    fn iterator(&mut self) -> &mut Walk<'a> {
         let index = self.index;
-        self.rows.get_or_insert_with(|| {
-            index
-                .db
-                .raw_iterator_cf(index.family(TxPositionRow::FAMILY))
-        })
+        self.rows
+            .get_or_insert_with(|| index.walk(TxPositionRow::FAMILY))
     }
 
     /// A step to the row of this transaction costs less than to look for it.

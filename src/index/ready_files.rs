@@ -38,9 +38,10 @@ impl Index {
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
         let handle = self.family(family.name());
-        Ok(self
-            .db
-            .ingest_external_file_cf_opts(handle, &options, files)?)
+        self.db
+            .ingest_external_file_cf_opts(handle, &options, files)?;
+        self.iterators.forget();
+        Ok(())
     }
 
     pub(super) fn is_empty(&self, family: Family) -> bool {
@@ -56,6 +57,7 @@ impl Index {
             .delete_range_cf(handle, [0u8; 0].as_slice(), [0xff; 17].as_slice())?;
         self.db
             .compact_range_cf(handle, None::<&[u8]>, None::<&[u8]>);
+        self.iterators.forget();
         Ok(())
     }
 }

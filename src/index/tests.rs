@@ -3,7 +3,10 @@
 use bitcoin::{Block, consensus::encode::serialize, hashes::Hash};
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    schema::{SCRIPT_PREFIX_LEN, leading_bits},
+    *,
+};
 use crate::chain::{
     BlockPlace, BlockView, Height, ScriptHash, SpentReader, TxView,
     fake::{FakeChain, compress_amount, write_compressed, write_varint},
@@ -242,6 +245,41 @@ proptest! {
             let wanted: Vec<_> = one_by_one.numbered(txid, below).map(Result::unwrap).collect();
             prop_assert_eq!(found, wanted);
         }
+    }
+
+    #[test]
+    fn whoever_asks_after_a_block_was_written_or_taken_away_finds_what_is_there(seed: u64) {
+        let chain = random_chain(seed, 20);
+        let folder = tempfile::tempdir().unwrap();
+        let index = open(&folder, &chain);
+        let (rows, scripts) = (all_rows(&chain), chain.hashes());
+        let check = |there: &[BlockRows]| {
+            for script in &scripts {
+                let prefix = leading_bits::<SCRIPT_PREFIX_LEN>(&script.0);
+                let mut expected: Vec<TxNum> = there
+                    .iter()
+                    .flat_map(|rows| &rows.history)
+                    .filter(|row| row.prefix == prefix)
+                    .map(|row| row.tx)
+                    .collect();
+                expected.sort_unstable();
+                let all = TxNum(u32::MAX);
+                let found: Vec<_> = index.touching(script, TxNum::ZERO, all).map(Result::unwrap).collect();
+                assert_eq!(found, expected);
+            }
+        };
+        for count in 1..=rows.len() {
+            index.apply(&[], &rows[count - 1..count]).unwrap();
+            check(&rows[..count]);
+        }
+        for count in (5..rows.len()).rev() {
+            index.apply(&rows[count..count + 1], &[]).unwrap();
+            check(&rows[..count]);
+        }
+        let found = index.find_above(3).unwrap();
+        check(&rows[..5]);
+        index.truncate(found).unwrap();
+        check(&rows[..3]);
     }
 
     #[test]

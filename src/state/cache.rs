@@ -289,6 +289,7 @@ impl ScriptCache {
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             proof_bytes: 0,
+            large_tx_bytes: 0,
         }
     }
 

@@ -26,7 +26,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64};
 use bitcoin::{BlockHash, Txid};
 
 use self::{
-    archive::Archive, cache::ScriptCache, proofs::BlockTrees, publish::Cell, query::Helpers,
+    archive::Archive,
+    cache::ScriptCache,
+    proofs::BlockTrees,
+    publish::Cell,
+    query::{Helpers, LargeTxs},
 };
 use crate::chain::{HeaderBytes, Height};
 pub use publish::{Publish, StateLimits};
@@ -115,6 +119,7 @@ struct Core {
     genesis_header: HeaderBytes,
     cache: ScriptCache,
     trees: BlockTrees,
+    larges: LargeTxs,
     helpers: Helpers,
     subscriptions: Subscriptions,
     /// Raised before rows are deleted.
@@ -145,6 +150,8 @@ pub struct CacheFigures {
     pub misses: u64,
     /// Of merkle trees of blocks.
     pub proof_bytes: u64,
+    /// Of large transactions.
+    pub large_tx_bytes: u64,
 }
 
 /// Locks, also where a thread panicked while it held the lock: what this room's locks guard is whole

@@ -16,7 +16,8 @@ use super::{
     table::{BlockTable, TableBlock},
 };
 use crate::chain::{
-    BlockView, HEADER_LEN, Height, MerkleProof, Node, ParseError, Sha256d, TxNum, merkle_row_above,
+    BlockView, HEADER_LEN, Height, MerkleProof, Node, ParseError, Sha256Many, TxNum,
+    merkle_row_above,
 };
 
 /// The lowest row that is kept stands over 2^3 transactions.
@@ -54,7 +55,7 @@ impl BlockTree {
     /// From a block's bytes, which must be those that its header commits to.
     fn of_block(bytes: &[u8]) -> Result<BlockTree, ParseError> {
         let block = BlockView::parse(bytes)?;
-        let mut txids = Sha256d::default();
+        let mut txids = Sha256Many::double();
         block.for_each_tx(|_, tx| {
             tx.push_to(&mut txids);
             Ok::<_, ParseError>(())

@@ -20,7 +20,7 @@ use super::{
     headers::HeaderTree,
     lock,
     proofs::BlockTrees,
-    query::Helpers,
+    query::{Helpers, LargeTxs},
     table::BlockTable,
     view::header_leaf,
 };
@@ -45,6 +45,8 @@ pub struct StateLimits {
     pub cache_bytes: usize,
     /// Merkle trees of blocks that were asked for.
     pub merkle_bytes: u64,
+    /// Large transactions that questions about scripts met.
+    pub large_tx_bytes: u64,
     /// Threads that help to read long histories; `None`: one less than there are cores, or as many as the node may
     /// be asked by at a time.
     pub helpers: Option<usize>,
@@ -55,6 +57,7 @@ impl Default for StateLimits {
         StateLimits {
             cache_bytes: 256 << 20,
             merkle_bytes: 64 << 20,
+            large_tx_bytes: 16 << 20,
             helpers: None,
         }
     }
@@ -153,6 +156,7 @@ impl State {
             genesis_header: genesis,
             cache: ScriptCache::new(limits.cache_bytes),
             trees: BlockTrees::new(limits.merkle_bytes),
+            larges: LargeTxs::new(limits.large_tx_bytes),
             helpers: Helpers::new(helpers),
             subscriptions: Subscriptions::new(),
             reorgs: AtomicU64::new(0),
@@ -189,6 +193,7 @@ impl State {
     pub fn cache_figures(&self) -> CacheFigures {
         CacheFigures {
             proof_bytes: self.core.trees.bytes(),
+            large_tx_bytes: self.core.larges.bytes(),
             ..self.core.cache.figures()
         }
     }

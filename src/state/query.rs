@@ -4,18 +4,19 @@
 //! that was found to pay it. So outputs are matched in any order, by several threads, and inputs in chain
 //! order, by one.
 //!
-//! Here transactions are read. `board` shares a long history among threads, `merge` puts together what they
-//! read, `found` is what comes of it.
+//! Here transactions are read. `large` keeps those that many scripts share, `board` shares a long history among threads,
+//! `merge` puts together what they read, `found` is what comes of it.
 
 mod board;
 mod found;
+mod large;
 mod merge;
 mod scratch;
 
 use std::{
     ops::ControlFlow,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -35,6 +36,8 @@ use crate::{
 
 use board::{Board, StopBoard, Turn};
 pub(super) use found::{Addition, Found, OutPoints};
+pub(super) use large::LargeTxs;
+use large::{LARGE_BYTES, LargeTx};
 use merge::Merge;
 pub(super) use scratch::Scratch;
 
@@ -43,9 +46,8 @@ const PIECE: usize = 512;
 /// Pieces that may be read ahead of the one that is next in chain order: bounds the memory of a question,
 /// whatever the length of the history (16 pieces of transactions of 500 bytes: 4 MB).
 const PIECES_AHEAD: usize = 16;
-/// Of so few candidates all transactions are held in memory at once, if they have so few bytes together.
+/// Of so few candidates all transactions are held in memory at once.
 const FEW: usize = 32;
-const FEW_BYTES: usize = 1 << 20;
 /// Most bytes read at once, but for a single transaction that is larger.
 const RUN_BYTES: u32 = 1 << 20;
 
@@ -86,6 +88,9 @@ impl Drop for TakenHelpers<'_> {
 pub(super) struct Reader<'a> {
     pub archive: &'a dyn Archive,
     pub table: &'a BlockTable,
+    /// Reorgs before the View.
+    pub reorgs: u64,
+    pub larges: &'a LargeTxs,
     pub helpers: &'a Helpers,
     pub ask: &'a Ask,
 }
@@ -150,6 +155,17 @@ impl Piece {
         }
         let spends = tx.inputs().filter(|input| !input.is_coinbase());
         self.inputs.extend(spends.map(|input| input.outpoint()));
+        self.end_tx(n, txid);
+    }
+
+    fn push_large(&mut self, n: TxNum, tx: &LargeTx, script: Option<&[u8]>) {
+        let paying = script.into_iter().flat_map(|script| tx.paying(script));
+        self.outputs.extend(paying);
+        self.inputs.extend_from_slice(&tx.inputs);
+        self.end_tx(n, tx.txid);
+    }
+
+    fn end_tx(&mut self, n: TxNum, txid: Txid) {
         self.txs.push(ReadTx {
             n,
             txid,
@@ -159,25 +175,64 @@ impl Piece {
     }
 }
 
-/// Finds the output of these transactions that pays the script, if there is one, by hashing few others.
-fn find_script(target: &Target<'_>, txs: &[(TxNum, TxView<'_>, Txid)]) {
-    // Most scripts are paid once and spent once: then an input of one candidate names the output of another.
-    for (_, tx, _) in txs {
-        for input in tx.inputs() {
-            let funder = txs
-                .iter()
-                .find(|(_, _, txid)| txid.as_byte_array() == input.txid);
-            let output = funder.and_then(|(_, tx, _)| tx.outputs().nth(input.vout as usize));
-            if output.is_some_and(|output| target.is_paid_by(output.script)) {
-                return;
-            }
+/// One of few candidates.
+enum Candidate<'a> {
+    Usual(TxView<'a>, Txid),
+    Large(Arc<LargeTx>),
+}
+
+impl Candidate<'_> {
+    fn txid(&self) -> &Txid {
+        match self {
+            Candidate::Usual(_, txid) => txid,
+            Candidate::Large(tx) => &tx.txid,
         }
     }
+
+    fn output_count(&self) -> usize {
+        match self {
+            Candidate::Usual(tx, _) => tx.output_count,
+            Candidate::Large(_) => usize::MAX,
+        }
+    }
+
+    fn script(&self, vout: u32) -> Option<&[u8]> {
+        match self {
+            Candidate::Usual(tx, _) => tx.outputs().nth(vout as usize).map(|output| output.script),
+            Candidate::Large(tx) => tx.script(vout as usize),
+        }
+    }
+}
+
+/// Finds the output of these transactions that pays the script, if there is one, by hashing few others.
+fn find_script(target: &Target<'_>, candidates: &[(TxNum, Candidate<'_>)]) {
+    // Most scripts are paid once and spent once: then an input of one candidate names the output of another.
+    let is_named = |txid: &[u8; 32], vout: u32| {
+        let candidates = candidates.iter().map(|(_, candidate)| candidate);
+        let mut funders = candidates.filter(|candidate| candidate.txid().as_byte_array() == txid);
+        let script = funders.next().and_then(|funder| funder.script(vout));
+        script.is_some_and(|script| target.is_paid_by(script))
+    };
+    let is_found = candidates.iter().any(|(_, candidate)| match candidate {
+        Candidate::Usual(tx, _) => tx.inputs().any(|input| is_named(input.txid, input.vout)),
+        Candidate::Large(tx) => tx
+            .inputs
+            .iter()
+            .any(|input| is_named(input.txid.as_byte_array(), input.vout)),
+    });
+    if is_found {
+        return;
+    }
     // Else it is in each of them, and soonest found in the one with the fewest outputs.
-    let mut by_outputs: Vec<&TxView<'_>> = txs.iter().map(|(_, tx, _)| tx).collect();
-    by_outputs.sort_unstable_by_key(|tx| tx.output_count);
-    let mut outputs = by_outputs.iter().flat_map(|tx| tx.outputs());
-    let _ = outputs.any(|output| target.is_paid_by(output.script));
+    let mut by_outputs: Vec<_> = candidates.iter().map(|(_, candidate)| candidate).collect();
+    by_outputs.sort_unstable_by_key(|candidate| candidate.output_count());
+    let _ = by_outputs.iter().any(|candidate| match candidate {
+        Candidate::Usual(tx, _) => tx.outputs().any(|output| target.is_paid_by(output.script)),
+        Candidate::Large(tx) => {
+            let script = tx.script_of(target.hash);
+            script.is_some_and(|script| target.is_paid_by(script))
+        }
+    });
 }
 
 impl Reader<'_> {
@@ -273,11 +328,8 @@ impl Reader<'_> {
 
     fn read_piece(&self, target: &Target<'_>, candidates: &[TxNum]) -> Result<Piece, QueryError> {
         self.check_cancelled()?;
-        if candidates.len() <= FEW
-            && target.script.get().is_none()
-            && let Some(piece) = self.read_few(target, candidates)?
-        {
-            return Ok(piece);
+        if candidates.len() <= FEW && target.script.get().is_none() {
+            return self.read_few(target, candidates);
         }
         let mut piece = Piece::for_candidates(candidates.len());
         self.for_each_tx(candidates, |n, tx, txid| {
@@ -287,50 +339,49 @@ impl Reader<'_> {
         Ok(piece)
     }
 
-    /// The transactions of few candidates; `None` where they are too large to be held at once.
-    fn read_few(
-        &self,
-        target: &Target<'_>,
-        candidates: &[TxNum],
-    ) -> Result<Option<Piece>, QueryError> {
+    /// The transactions of few candidates.
+    fn read_few(&self, target: &Target<'_>, candidates: &[TxNum]) -> Result<Piece, QueryError> {
         let mut places = self.archive.places();
         let mut found = Vec::with_capacity(candidates.len());
         let mut size = 0usize;
         for &n in candidates {
             let block = self.block_of(n)?;
             let place = places(&block, n)?;
-            size = size.saturating_add(place.size as usize);
+            if place.size < LARGE_BYTES {
+                size += place.size as usize;
+            }
             found.push((n, block, place));
         }
-        if size > FEW_BYTES {
-            return Ok(None);
-        }
         let mut scratch = Scratch::take();
-        let bytes = scratch.room(size);
-        let mut start = 0;
-        for (_, block, place) in &found {
-            let end = start + place.size as usize;
-            self.archive
-                .read(block, place.offset, &mut bytes[start..end])?;
-            start = end;
-        }
+        let mut rest = scratch.room(size);
         let mut txs = Vec::with_capacity(found.len());
-        let mut start = 0;
         for (n, block, place) in found {
-            let end = start + place.size as usize;
-            let (tx, txid) = checked(&block, &place, &bytes[start..end])?;
-            txs.push((n, tx, txid));
-            start = end;
+            let candidate = if place.size < LARGE_BYTES {
+                let (bytes, after) = rest.split_at_mut(place.size as usize);
+                rest = after;
+                self.archive.read(&block, place.offset, bytes)?;
+                let (tx, txid) = checked(&block, &place, bytes)?;
+                Candidate::Usual(tx, txid)
+            } else {
+                let (archive, reorgs) = (self.archive, self.reorgs);
+                let large = self.larges.get(archive, reorgs, n, &block, &place)?;
+                Candidate::Large(large)
+            };
+            txs.push((n, candidate));
         }
         find_script(target, &txs);
-        let script = target.script.get();
         let mut piece = Piece::for_candidates(txs.len());
-        for (n, tx, txid) in &txs {
-            piece.push(*n, tx, *txid, |paid| {
-                script.is_some_and(|script| is_same(script, paid))
-            });
+        // Even if none of them pays it, they may spend what earlier pieces pay.
+        let script = target.script.get().map(|script| &**script);
+        for (n, candidate) in &txs {
+            match candidate {
+                Candidate::Usual(tx, txid) => piece.push(*n, tx, *txid, |paid| {
+                    script.is_some_and(|script| is_same(script, paid))
+                }),
+                Candidate::Large(tx) => piece.push_large(*n, tx, script),
+            }
         }
-        Ok(Some(piece))
+        Ok(piece)
     }
 
     fn block_of(&self, n: TxNum) -> Result<TableBlock, QueryError> {

@@ -274,6 +274,7 @@ fn limits(cache_bytes: usize) -> StateLimits {
     StateLimits {
         cache_bytes,
         merkle_bytes: 1 << 20,
+        large_tx_bytes: 1 << 20,
         helpers: Some(3),
     }
 }
@@ -295,6 +296,10 @@ fn answers_equal_brute_force_through_blocks_reorgs_and_mempool_changes() {
             }
         }
         scripts.iter().for_each(|script| world.check(script));
+        assert!(
+            world.state.cache_figures().large_tx_bytes > 0,
+            "some transactions were large"
+        );
     }
 }
 

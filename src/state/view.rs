@@ -326,6 +326,8 @@ impl View {
         Reader {
             archive: &*self.core.archive,
             table: &self.table,
+            reorgs: self.reorgs,
+            larges: &self.core.larges,
             helpers: &self.core.helpers,
             ask,
         }

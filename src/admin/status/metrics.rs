@@ -143,6 +143,7 @@ static METRICS: &[Metric] = &[
     counter("ambra_cache_hits_total", "Questions about scripts that memory answered", |r, s| s.count(r.cache.hits)),
     counter("ambra_cache_misses_total", "Questions about scripts that read the disk", |r, s| s.count(r.cache.misses)),
     gauge("ambra_proof_cache_bytes", "Memory for merkle trees of blocks", |r, s| s.count(r.cache.proof_bytes)),
+    gauge("ambra_transaction_cache_bytes", "Memory for large transactions", |r, s| s.count(r.cache.large_tx_bytes)),
     gauge("ambra_database_memory_bytes", "What the database keeps in memory, a part of the process's", |r, s| {
         let of = &r.database;
         for (part, bytes) in [("unwritten", of.unwritten_bytes), ("tables", of.tables_bytes), ("cache", of.cache_bytes)] {

@@ -158,6 +158,7 @@ pub struct Cache {
     pub misses: u64,
     /// Of merkle trees.
     pub proof_bytes: u64,
+    pub large_tx_bytes: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -275,6 +276,7 @@ impl Monitor {
             hits,
             misses,
             proof_bytes,
+            large_tx_bytes,
         } = sources.state.cache_figures();
         report.cache = Cache {
             bytes: bytes as u64,
@@ -282,6 +284,7 @@ impl Monitor {
             hits,
             misses,
             proof_bytes,
+            large_tx_bytes,
         };
         report.machine.index_bytes = looked.index_bytes;
         report.machine.disk = looked.disk;
