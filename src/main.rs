@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// The system's keeps what many threads had at their busiest moment; this one gives it back after some seconds.
+/// The system's allocator keeps what many threads had at their busiest moment; this one gives it back after some seconds.
 #[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -212,7 +212,9 @@ impl Job {
     /// Answers. Blocks, as long as it takes.
     pub fn run(mut self) -> Ran {
         let is_short = self.lane == Lane::Short;
-        let mut reply = Vec::new();
+        /// A status, a balance or a short history.
+        const USUAL_REPLY_BYTES: usize = 128;
+        let mut reply = Vec::with_capacity(USUAL_REPLY_BYTES);
         if let Some(to) = &self.ticket.reply {
             message::begin_result(&mut reply, to.form, &to.id);
         }

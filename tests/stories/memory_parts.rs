@@ -21,6 +21,7 @@ use crate::{
 const UNWRITTEN_MAX: u64 = 64 << 20;
 const BLOCKS_MAX: u64 = 64 << 20;
 const PROOFS_MAX: u64 = 64 << 20;
+const TRANSACTIONS_MAX: u64 = 16 << 20;
 
 /// In bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,9 +32,10 @@ pub struct Parts {
     pub unwritten: u64,
     pub tables: u64,
     pub blocks: u64,
-    /// What is known of scripts, and of blocks' merkle trees.
+    /// What is known of scripts, of blocks' merkle trees, and of large transactions.
     pub scripts: u64,
     pub proofs: u64,
+    pub transactions: u64,
 }
 
 impl Parts {
@@ -56,11 +58,13 @@ impl Parts {
             blocks: database("cache"),
             scripts: metric("ambra_cache_bytes"),
             proofs: metric("ambra_proof_cache_bytes"),
+            transactions: metric("ambra_transaction_cache_bytes"),
         }
     }
 
     pub fn sum(&self) -> u64 {
-        self.program + self.unwritten + self.tables + self.blocks + self.scripts + self.proofs
+        let database = self.unwritten + self.tables + self.blocks;
+        self.program + database + self.scripts + self.proofs + self.transactions
     }
 
     /// `cache_mib`: what was given as `--cache-memory`.
@@ -70,6 +74,7 @@ impl Parts {
         assert!(self.unwritten <= UNWRITTEN_MAX, "{self:?}");
         assert!(self.blocks <= BLOCKS_MAX, "{self:?}");
         assert!(self.proofs <= PROOFS_MAX, "{self:?}");
+        assert!(self.transactions <= TRANSACTIONS_MAX, "{self:?}");
         // Who asks has what was asked for before room is made.
         assert!(self.scripts <= cache_max + cache_max / 16, "{self:?}");
     }

@@ -253,13 +253,13 @@ impl Load {
 
 /// All samples so far, as a table and as a picture.
 fn write(folder: &Path, samples: &[Sample]) {
-    let mut csv = "seconds,memory_mib,program_mib,unwritten_mib,tables_mib,blocks_mib,scripts_mib,proofs_mib,rest_mib,\
+    let mut csv = "seconds,memory_mib,program_mib,unwritten_mib,tables_mib,blocks_mib,scripts_mib,proofs_mib,transactions_mib,rest_mib,\
          open_files,threads,height,questions,median_us,slowest_us\n"
         .to_owned();
     for sample in samples {
         writeln!(
             csv,
-            "{},{:.2},{:.2},{:.2},{:.2},{:.2},{:.2},{:.2},{:.2},{},{},{},{},{},{}",
+            "{},{:.2},{:.2},{:.2},{:.2},{:.2},{:.2},{:.2},{:.2},{:.2},{},{},{},{},{},{}",
             sample.seconds,
             mib(sample.memory_bytes),
             mib(sample.parts.program),
@@ -268,6 +268,7 @@ fn write(folder: &Path, samples: &[Sample]) {
             mib(sample.parts.blocks),
             mib(sample.parts.scripts),
             mib(sample.parts.proofs),
+            mib(sample.parts.transactions),
             mib(sample.rest_bytes()),
             sample.open_files,
             sample.threads,
