@@ -126,7 +126,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "MIB", value_parser = values::sync_memory, help_heading = "Index")]
     pub sync_memory: Option<MebiBytes>,
 
-    /// Memory for the index's block cache, in MiB [default: 256; profile small 64, large 2048]
+    /// Memory for what is known of scripts, in MiB, and an eighth more for large transactions [default: 256; profile small 64, large 2048]
     #[arg(long, value_name = "MIB", value_parser = values::cache_memory, help_heading = "Index")]
     pub cache_memory: Option<MebiBytes>,
 

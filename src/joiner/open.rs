@@ -22,6 +22,9 @@ use crate::{
     sync::{Stop, SyncError, relocate},
 };
 
+/// So great a part of `--cache-memory` large transactions may take besides: 32 MiB by default.
+const LARGE_TXS_PART: u64 = 8;
+
 /// The node, and the index beside it.
 pub(super) struct Opened {
     pub node: NodeLocation,
@@ -46,6 +49,7 @@ pub(super) async fn open(
     );
     let limits = StateLimits {
         cache_bytes: config.cache_memory_bytes,
+        large_tx_bytes: config.cache_memory_bytes as u64 / LARGE_TXS_PART,
         ..StateLimits::default()
     };
     let opened_rpc = rpc.clone();

@@ -57,7 +57,7 @@ impl Default for StateLimits {
         StateLimits {
             cache_bytes: 256 << 20,
             merkle_bytes: 64 << 20,
-            large_tx_bytes: 16 << 20,
+            large_tx_bytes: 32 << 20,
             helpers: None,
         }
     }

@@ -21,7 +21,8 @@ use crate::{
 const UNWRITTEN_MAX: u64 = 64 << 20;
 const BLOCKS_MAX: u64 = 64 << 20;
 const PROOFS_MAX: u64 = 64 << 20;
-const TRANSACTIONS_MAX: u64 = 16 << 20;
+/// Of `--cache-memory`.
+const TRANSACTIONS_PART: u64 = 8;
 
 /// In bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,7 +75,10 @@ impl Parts {
         assert!(self.unwritten <= UNWRITTEN_MAX, "{self:?}");
         assert!(self.blocks <= BLOCKS_MAX, "{self:?}");
         assert!(self.proofs <= PROOFS_MAX, "{self:?}");
-        assert!(self.transactions <= TRANSACTIONS_MAX, "{self:?}");
+        assert!(
+            self.transactions <= cache_max / TRANSACTIONS_PART,
+            "{self:?}"
+        );
         // Who asks has what was asked for before room is made.
         assert!(self.scripts <= cache_max + cache_max / 16, "{self:?}");
     }

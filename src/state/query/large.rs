@@ -24,27 +24,23 @@ pub const LARGE_BYTES: u32 = if cfg!(any(test, feature = "one-byte-prefixes")) {
 
 /// What a kept transaction takes besides its inputs and outputs.
 const ENTRY_BYTES: usize = 240;
-/// What an output takes besides its script, with both its tags.
-const OUTPUT_BYTES: usize = size_of::<LargeOutput>() + 2 * size_of::<u32>();
+/// What an output takes besides its script: its value, where its script ends, and two tags.
+const OUTPUT_BYTES: usize = size_of::<u64>() + 3 * size_of::<u32>();
 
 /// What is wanted of a large transaction.
 pub struct LargeTx {
     pub txid: Txid,
     /// What it spends.
     pub inputs: Box<[OutPoint]>,
-    outputs: Box<[LargeOutput]>,
-    /// One after the other.
+    /// Of its outputs, in satoshis.
+    values: Box<[u64]>,
+    /// Their scripts, one after the other, and where each ends.
     scripts: Box<[u8]>,
+    ends: Box<[u32]>,
     /// Of the scripts' ends: four thousand are passed over in a microsecond.
     tags: Box<[u32]>,
     /// The first bytes of the scripts' hashes, once somebody has looked for a script that only its hash is known of.
     hash_tags: OnceLock<Box<[u32]>>,
-}
-
-struct LargeOutput {
-    value: u64,
-    /// Where its script ends in `scripts`.
-    end: u32,
 }
 
 fn tag_of(script: &[u8]) -> u32 {
@@ -73,23 +69,23 @@ fn places_of(tag: u32, tags: &[u32]) -> impl Iterator<Item = usize> {
 impl LargeTx {
     fn new(tx: &TxView<'_>, txid: Txid) -> LargeTx {
         let inputs = tx.inputs().filter(|input| !input.is_coinbase());
-        let mut outputs = Vec::with_capacity(tx.output_count);
+        let mut values = Vec::with_capacity(tx.output_count);
+        let mut ends = Vec::with_capacity(tx.output_count);
         let mut scripts = Vec::with_capacity(tx.bytes.len());
         let mut tags = Vec::with_capacity(tx.output_count);
         for output in tx.outputs() {
             scripts.extend_from_slice(output.script);
             tags.push(tag_of(output.script));
-            outputs.push(LargeOutput {
-                value: output.value,
-                // A transaction has four million bytes at most.
-                end: scripts.len() as u32,
-            });
+            values.push(output.value);
+            // A transaction has four million bytes at most.
+            ends.push(scripts.len() as u32);
         }
         LargeTx {
             txid,
             inputs: inputs.map(|input| input.outpoint()).collect(),
-            outputs: outputs.into(),
+            values: values.into(),
             scripts: scripts.into(),
+            ends: ends.into(),
             tags: tags.into(),
             hash_tags: OnceLock::new(),
         }
@@ -97,10 +93,9 @@ impl LargeTx {
 
     /// The script of an output, if there is one of this number.
     pub fn script(&self, vout: usize) -> Option<&[u8]> {
-        let end = self.outputs.get(vout)?.end as usize;
-        let before = vout.checked_sub(1).map(|before| &self.outputs[before]);
-        let start = before.map_or(0, |before| before.end as usize);
-        self.scripts.get(start..end)
+        let end = *self.ends.get(vout)?;
+        let start = vout.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.scripts.get(start as usize..end as usize)
     }
 
     /// The outputs with this script: number and value.
@@ -110,14 +105,14 @@ impl LargeTx {
                 self.script(vout)
                     .is_some_and(|other| is_same(other, script))
             })
-            .map(|vout| (vout as u32, self.outputs[vout].value))
+            .map(|vout| (vout as u32, self.values[vout]))
     }
 
     /// The script with this hash, if an output has it that can be spent.
     pub fn script_of(&self, hash: &ScriptHash) -> Option<&[u8]> {
         let tags = self.hash_tags.get_or_init(|| {
             let mut hashes = Sha256Many::single();
-            let scripts = (0..self.outputs.len()).filter_map(|vout| self.script(vout));
+            let scripts = (0..self.ends.len()).filter_map(|vout| self.script(vout));
             scripts.for_each(|script| hashes.push(&[script]));
             hashes.finish().into_iter().map(tag_of_hash).collect()
         });
@@ -129,7 +124,7 @@ impl LargeTx {
     fn bytes(&self) -> usize {
         ENTRY_BYTES
             + self.inputs.len() * size_of::<OutPoint>()
-            + self.outputs.len() * OUTPUT_BYTES
+            + self.ends.len() * OUTPUT_BYTES
             + self.scripts.len()
     }
 }
