@@ -75,7 +75,7 @@ impl KeptIterators {
 pub(super) struct Walk<'a> {
     index: &'a Index,
     kept: Option<Kept>,
-    is_for_all: bool,
+    is_given_back: bool,
 }
 
 impl Index {
@@ -89,7 +89,7 @@ impl Index {
         Walk {
             index: self,
             kept: Some(kept),
-            is_for_all: true,
+            is_given_back: true,
         }
     }
 
@@ -98,7 +98,7 @@ impl Index {
         Walk {
             index: self,
             kept: Some(self.new_iterator(family, false)),
-            is_for_all: false,
+            is_given_back: false,
         }
     }
 
@@ -161,7 +161,7 @@ impl Walk<'_> {
 
 impl Drop for Walk<'_> {
     fn drop(&mut self) {
-        if let Some(kept) = self.kept.take().filter(|_| self.is_for_all)
+        if let Some(kept) = self.kept.take().filter(|_| self.is_given_back)
             && kept.iterator.borrow_dependent().status().is_ok()
         {
             self.index.iterators.give_back(kept);

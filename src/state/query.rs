@@ -46,8 +46,10 @@ const PIECE: usize = 512;
 /// Pieces that may be read ahead of the one that is next in chain order: bounds the memory of a question,
 /// whatever the length of the history (16 pieces of transactions of 500 bytes: 4 MB).
 const PIECES_AHEAD: usize = 16;
-/// Of so few candidates all transactions are held in memory at once.
+/// Of so few candidates all transactions are held in memory at once, if they have so few bytes together (tests have small
+/// ones, and shall meet both cases).
 const FEW: usize = 32;
+const FEW_BYTES: usize = if cfg!(test) { 2 << 10 } else { 4 << 20 };
 /// Most bytes read at once, but for a single transaction that is larger.
 const RUN_BYTES: u32 = 1 << 20;
 
@@ -328,8 +330,11 @@ impl Reader<'_> {
 
     fn read_piece(&self, target: &Target<'_>, candidates: &[TxNum]) -> Result<Piece, QueryError> {
         self.check_cancelled()?;
-        if candidates.len() <= FEW && target.script.get().is_none() {
-            return self.read_few(target, candidates);
+        if candidates.len() <= FEW
+            && target.script.get().is_none()
+            && let Some(piece) = self.read_few(target, candidates)?
+        {
+            return Ok(piece);
         }
         let mut piece = Piece::for_candidates(candidates.len());
         self.for_each_tx(candidates, |n, tx, txid| {
@@ -339,18 +344,26 @@ impl Reader<'_> {
         Ok(piece)
     }
 
-    /// The transactions of few candidates.
-    fn read_few(&self, target: &Target<'_>, candidates: &[TxNum]) -> Result<Piece, QueryError> {
+    /// The transactions of few candidates; `None` where they are too large to be held at once.
+    fn read_few(
+        &self,
+        target: &Target<'_>,
+        candidates: &[TxNum],
+    ) -> Result<Option<Piece>, QueryError> {
         let mut places = self.archive.places();
         let mut found = Vec::with_capacity(candidates.len());
-        let mut size = 0usize;
+        let (mut all, mut size) = (0usize, 0usize);
         for &n in candidates {
             let block = self.block_of(n)?;
             let place = places(&block, n)?;
+            all = all.saturating_add(place.size as usize);
             if place.size < LARGE_BYTES {
                 size += place.size as usize;
             }
             found.push((n, block, place));
+        }
+        if all > FEW_BYTES {
+            return Ok(None);
         }
         let mut scratch = Scratch::take();
         let mut rest = scratch.room(size);
@@ -381,7 +394,7 @@ impl Reader<'_> {
                 Candidate::Large(tx) => piece.push_large(*n, tx, script),
             }
         }
-        Ok(piece)
+        Ok(Some(piece))
     }
 
     fn block_of(&self, n: TxNum) -> Result<TableBlock, QueryError> {
