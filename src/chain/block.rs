@@ -119,6 +119,11 @@ impl<'a> Cursor<'a> {
             .ok_or(ParseError::Range { what: "a size", at })
     }
 
+    /// What has not been read.
+    pub fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.at..]
+    }
+
     /// What has been read since `start`.
     pub fn since(&self, start: usize) -> &'a [u8] {
         &self.bytes[start..self.at]
@@ -349,6 +354,11 @@ impl<'a> TxView<'a> {
             left: self.output_count,
         }
     }
+
+    /// All outputs as they are serialized, without their number before them.
+    pub fn output_bytes(&self) -> &'a [u8] {
+        self.outputs().cursor.rest()
+    }
 }
 
 /// What an input spends.
@@ -379,6 +389,17 @@ pub struct Output<'a> {
     /// In satoshis.
     pub value: u64,
     pub script: &'a [u8],
+}
+
+impl<'a> Output<'a> {
+    /// Parses the output at the cursor and leaves the cursor behind it.
+    #[inline]
+    pub fn read(cursor: &mut Cursor<'a>) -> Result<Output<'a>, ParseError> {
+        let value = cursor.u64()?;
+        let script_len = cursor.compact_size()?;
+        let script = cursor.take(script_len)?;
+        Ok(Output { value, script })
+    }
 }
 
 /// A transaction's inputs, in order. They were parsed once with the transaction, so none is missing.
@@ -413,10 +434,7 @@ impl<'a> Iterator for Outputs<'a> {
 
     fn next(&mut self) -> Option<Output<'a>> {
         self.left = self.left.checked_sub(1)?;
-        let value = self.cursor.u64().ok()?;
-        let script_len = self.cursor.compact_size().ok()?;
-        let script = self.cursor.take(script_len).ok()?;
-        Some(Output { value, script })
+        Output::read(&mut self.cursor).ok()
     }
 }
 

@@ -37,7 +37,7 @@ use crate::{
 use board::{Board, StopBoard, Turn};
 pub(super) use found::{Addition, Found, OutPoints};
 pub(super) use large::LargeTxs;
-use large::{LARGE_BYTES, LargeTx};
+use large::{LargeTx, is_large};
 use merge::Merge;
 pub(super) use scratch::Scratch;
 
@@ -357,7 +357,7 @@ impl Reader<'_> {
             let block = self.block_of(n)?;
             let place = places(&block, n)?;
             all = all.saturating_add(place.size as usize);
-            if place.size < LARGE_BYTES {
+            if !is_large(&place) {
                 size += place.size as usize;
             }
             found.push((n, block, place));
@@ -365,22 +365,28 @@ impl Reader<'_> {
         if all > FEW_BYTES {
             return Ok(None);
         }
+        // The large ones before this thread's room is taken: it is read into for each of them.
+        let with_large = |(n, block, place): (TxNum, TableBlock, TxPlace)| {
+            let (archive, reorgs) = (self.archive, self.reorgs);
+            let large =
+                is_large(&place).then(|| self.larges.get(archive, reorgs, n, &block, &place));
+            Ok((n, block, place, large.transpose()?))
+        };
+        let found = found.into_iter().map(with_large);
+        let found = found.collect::<Result<Vec<_>, QueryError>>()?;
         let mut scratch = Scratch::take();
         let mut rest = scratch.room(size);
         let mut txs = Vec::with_capacity(found.len());
-        for (n, block, place) in found {
-            let candidate = if place.size < LARGE_BYTES {
-                let (bytes, after) = rest.split_at_mut(place.size as usize);
-                rest = after;
-                self.archive.read(&block, place.offset, bytes)?;
-                let (tx, txid) = checked(&block, &place, bytes)?;
-                Candidate::Usual(tx, txid)
-            } else {
-                let (archive, reorgs) = (self.archive, self.reorgs);
-                let large = self.larges.get(archive, reorgs, n, &block, &place)?;
-                Candidate::Large(large)
-            };
-            txs.push((n, candidate));
+        for (n, block, place, large) in found {
+            if let Some(large) = large {
+                txs.push((n, Candidate::Large(large)));
+                continue;
+            }
+            let (bytes, after) = rest.split_at_mut(place.size as usize);
+            rest = after;
+            self.archive.read(&block, place.offset, bytes)?;
+            let (tx, txid) = checked(&block, &place, bytes)?;
+            txs.push((n, Candidate::Usual(tx, txid)));
         }
         find_script(target, &txs);
         let mut piece = Piece::for_candidates(txs.len());

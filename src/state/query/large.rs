@@ -9,33 +9,36 @@ use quick_cache::{Weighter, sync::Cache};
 
 use super::{Scratch, is_same};
 use crate::{
-    chain::{ScriptHash, Sha256Many, TxNum, TxView, is_unspendable},
+    chain::{Cursor, Output, ScriptHash, Sha256Many, TxNum, TxView, is_unspendable},
     index::TxPlace,
     state::{QueryError, archive::Archive, checked::checked, table::TableBlock},
 };
 
 /// A transaction of so many bytes is large: a hundred outputs. Tests have small chains, and some of their transactions
 /// shall be large too.
-pub const LARGE_BYTES: u32 = if cfg!(any(test, feature = "one-byte-prefixes")) {
+const LARGE_BYTES: u32 = if cfg!(any(test, feature = "one-byte-prefixes")) {
     250
 } else {
     4 << 10
 };
 
+/// Whether the transaction at this place is kept as a large one.
+pub fn is_large(place: &TxPlace) -> bool {
+    place.size >= LARGE_BYTES
+}
+
 /// What a kept transaction takes besides its inputs and outputs.
 const ENTRY_BYTES: usize = 240;
-/// What an output takes besides its script: its value, where its script ends, and two tags.
-const OUTPUT_BYTES: usize = size_of::<u64>() + 3 * size_of::<u32>();
+/// What an output takes besides its own bytes: where it ends, and two tags.
+const OUTPUT_BYTES: usize = 3 * size_of::<u32>();
 
 /// What is wanted of a large transaction.
 pub struct LargeTx {
     pub txid: Txid,
     /// What it spends.
     pub inputs: Box<[OutPoint]>,
-    /// Of its outputs, in satoshis.
-    values: Box<[u64]>,
-    /// Their scripts, one after the other, and where each ends.
-    scripts: Box<[u8]>,
+    /// Its outputs as they are serialized, one after the other, and where each ends.
+    outputs: Box<[u8]>,
     ends: Box<[u32]>,
     /// Of the scripts' ends: four thousand are passed over in a microsecond.
     tags: Box<[u32]>,
@@ -69,43 +72,43 @@ fn places_of(tag: u32, tags: &[u32]) -> impl Iterator<Item = usize> {
 impl LargeTx {
     fn new(tx: &TxView<'_>, txid: Txid) -> LargeTx {
         let inputs = tx.inputs().filter(|input| !input.is_coinbase());
-        let mut values = Vec::with_capacity(tx.output_count);
+        let outputs = tx.output_bytes();
+        let mut cursor = Cursor::new(outputs);
         let mut ends = Vec::with_capacity(tx.output_count);
-        let mut scripts = Vec::with_capacity(tx.bytes.len());
         let mut tags = Vec::with_capacity(tx.output_count);
-        for output in tx.outputs() {
-            scripts.extend_from_slice(output.script);
+        while let Ok(output) = Output::read(&mut cursor) {
             tags.push(tag_of(output.script));
-            values.push(output.value);
             // A transaction has four million bytes at most.
-            ends.push(scripts.len() as u32);
+            ends.push(cursor.at() as u32);
         }
         LargeTx {
             txid,
             inputs: inputs.map(|input| input.outpoint()).collect(),
-            values: values.into(),
-            scripts: scripts.into(),
+            outputs: outputs.into(),
             ends: ends.into(),
             tags: tags.into(),
             hash_tags: OnceLock::new(),
         }
     }
 
-    /// The script of an output, if there is one of this number.
-    pub fn script(&self, vout: usize) -> Option<&[u8]> {
+    /// An output, if there is one of this number.
+    fn output(&self, vout: usize) -> Option<Output<'_>> {
         let end = *self.ends.get(vout)?;
         let start = vout.checked_sub(1).map_or(0, |before| self.ends[before]);
-        self.scripts.get(start as usize..end as usize)
+        let bytes = self.outputs.get(start as usize..end as usize)?;
+        Output::read(&mut Cursor::new(bytes)).ok()
+    }
+
+    pub fn script(&self, vout: usize) -> Option<&[u8]> {
+        self.output(vout).map(|output| output.script)
     }
 
     /// The outputs with this script: number and value.
     pub fn paying(&self, script: &[u8]) -> impl Iterator<Item = (u32, u64)> {
-        places_of(tag_of(script), &self.tags)
-            .filter(move |&vout| {
-                self.script(vout)
-                    .is_some_and(|other| is_same(other, script))
-            })
-            .map(|vout| (vout as u32, self.values[vout]))
+        places_of(tag_of(script), &self.tags).filter_map(move |vout| {
+            let output = self.output(vout)?;
+            is_same(output.script, script).then_some((vout as u32, output.value))
+        })
     }
 
     /// The script with this hash, if an output has it that can be spent.
@@ -125,7 +128,7 @@ impl LargeTx {
         ENTRY_BYTES
             + self.inputs.len() * size_of::<OutPoint>()
             + self.ends.len() * OUTPUT_BYTES
-            + self.scripts.len()
+            + self.outputs.len()
     }
 }
 
