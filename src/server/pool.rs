@@ -21,11 +21,11 @@ use super::{Limits, Stats};
 
 /// So many letters, or so many bytes of them, are worth waking their connection for, even while more of its
 /// short questions are being answered. To wake it, to send and to wake the client costs half as much as an answer.
-const TOGETHER_MAX: usize = 16;
+const TOGETHER_MAX: usize = 32;
 const TOGETHER_BYTES: usize = 16 << 10;
 /// A letter waits no longer than this for others. What looks whether it does is the next letter; and the
 /// connection itself, if there is none.
-pub const HELD_MAX: Duration = Duration::from_millis(1);
+pub const HELD_MAX: Duration = Duration::from_millis(3);
 
 /// Where a client's results are put.
 #[derive(Default)]
