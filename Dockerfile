@@ -16,6 +16,7 @@ WORKDIR /ambra
 # Dependencies are a layer of their own, built again only when Cargo.lock or Cargo.toml change: RocksDB takes many
 # minutes. Empty programs stand in for ours. (A Raspberry Pi 5 has memory pages of 16 KiB, other ARM systems of 64 KiB; an
 # allocator that is built for those runs on all.)
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src contrib/bench \
     && for file in src/main.rs $(grep -o 'contrib/bench/.*\.rs' Cargo.toml); do echo 'fn main() {}' >$file; done \
