@@ -20,12 +20,15 @@ use crate::{
     treasury::Treasury,
 };
 
-/// In the suite; each of the six moments comes up.
+/// In the suite; each of the moments comes up.
 const KILLS: u64 = 16;
 /// Of the first blocks, so that there is something to sync at once.
 const STEPS_BEFORE: u32 = 40;
 /// A table of RocksDB's is made at each start from what the log had; when there are so many, it compacts them.
 const STARTS_TO_COMPACTION: u32 = 8;
+
+/// Longer than the command takes.
+const COMPACT_TAKES: Duration = Duration::from_millis(100);
 
 /// When somebody dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,16 +38,21 @@ enum Moment {
     Tip,
     Reorg,
     Compaction,
+    /// The command of that name: by itself, or by the server that it asks.
+    Compact,
     Node,
+    NodeInFirstSync,
 }
 
-const MOMENTS: [Moment; 6] = [
+const MOMENTS: [Moment; 8] = [
     Moment::FirstSync,
     Moment::StartUp,
     Moment::Tip,
     Moment::Reorg,
     Moment::Compaction,
+    Moment::Compact,
     Moment::Node,
+    Moment::NodeInFirstSync,
 ];
 
 struct Torture<'a> {
@@ -80,6 +88,10 @@ impl<'a> Torture<'a> {
     /// Counts a kill, and says what it was.
     fn kill(&mut self, moment: Moment, after: Duration) {
         self.ambra.kill();
+        self.add(moment, after);
+    }
+
+    fn add(&mut self, moment: Moment, after: Duration) {
         *self.kills.entry(moment).or_default() += 1;
         println!("killed: {moment:?}, after {after:?}");
     }
@@ -134,15 +146,47 @@ impl<'a> Torture<'a> {
                 self.ambra.launch_unseen();
             }
             Moment::Compaction => self.die_in_compaction(),
+            Moment::Compact => self.die_in_the_command(),
             Moment::Node => {
                 self.chain.step();
-                self.node.kill();
-                self.node.launch();
-                self.chain.forget_stale_branches();
-                *self.kills.entry(moment).or_default() += 1;
-                println!("killed: the node");
+                self.kill_node(moment, Duration::ZERO);
+            }
+            Moment::NodeInFirstSync => {
+                self.ambra.kill();
+                self.ambra = Ambra::start_unseen(self.node, &[]);
+                let after = self.sleep_within(self.sync_took);
+                self.kill_node(moment, after);
             }
         }
+    }
+
+    fn kill_node(&mut self, moment: Moment, after: Duration) {
+        self.node.kill();
+        self.node.launch();
+        self.chain.forget_stale_branches();
+        self.add(moment, after);
+    }
+
+    /// `ambra compact`, with the server that does it killed, or without a server and killed itself.
+    fn die_in_the_command(&mut self) {
+        println!("{}", self.chain.step());
+        self.ambra.wait_until_listening();
+        let after = self.within(COMPACT_TAKES);
+        if self.chain.rng.random_bool(0.5) {
+            let killer = self.ambra.kill_in(after);
+            println!("{}", self.ambra.run(&["compact"]).1);
+            killer.join().expect("it was killed");
+            self.kill(Moment::Compact, after);
+        } else {
+            self.ambra.kill();
+            // (A time of 0 is none to `timeout`.)
+            let seconds = format!("{:.3}", after.as_secs_f64().max(0.001));
+            self.ambra.wrap(&["timeout", "-s", "KILL", &seconds]);
+            println!("{}", self.ambra.run(&["compact"]).1);
+            self.ambra.wrap(&[]);
+            self.add(Moment::Compact, after);
+        }
+        self.ambra.launch_unseen();
     }
 
     /// Starts it again and again, so that small tables heap up, and kills it when RocksDB says that it compacts them.
