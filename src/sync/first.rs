@@ -8,11 +8,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Stop, SyncError, plan::PlannedBlock};
+use super::{Stop, SyncError, branch::about_heights, plan::PlannedBlock};
 use crate::{
     chain::{BlockView, Height, ParseError, SpentReader, TxNum},
     daemon::{
         files::BlockFiles,
+        rpc::Rpc,
         source::{BlockSource, SourceKind},
     },
     index::{Bulk, Gatherer, TipRow},
@@ -29,6 +30,13 @@ const RUN_BYTES: u64 = 8 << 20;
 /// Blocks of a run whose sizes are not known beforehand (REST, RPC).
 const RUN_BLOCKS_UNKNOWN: usize = 4;
 
+/// Between two tries to get a block that the node does not give.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Tries after which a node whose chain has become too short for a block is believed: one that was killed may yet
+/// get its newest blocks again.
+const TRIES_MAX: u32 = 10;
+
 /// Share of the allowed memory that rows may take; the rest is for blocks in hand and for sorting.
 const ROWS_SHARE: f64 = 0.7;
 
@@ -44,6 +52,7 @@ pub trait Progress: Sync {
 pub struct Course<'a> {
     pub plan: &'a [PlannedBlock],
     pub source: &'a BlockSource,
+    pub rpc: &'a Rpc,
     /// Bytes.
     pub memory: usize,
     pub threads: usize,
@@ -51,7 +60,8 @@ pub struct Course<'a> {
     pub progress: &'a dyn Progress,
 }
 
-/// Indexes all planned blocks. Returns at once where they are indexed already.
+/// Indexes all planned blocks. Returns at once where they are indexed already, and with [`SyncError::ChainChanged`] where
+/// one of them cannot be had any more: then they are to be planned again.
 pub fn run(mut bulk: Bulk, course: &Course) -> Result<(), SyncError> {
     let Course {
         plan,
@@ -60,6 +70,7 @@ pub fn run(mut bulk: Bulk, course: &Course) -> Result<(), SyncError> {
         threads,
         stop,
         progress,
+        ..
     } = *course;
     if let Some(mark) = bulk.mark() {
         let planned = plan.get(mark.height as usize);
@@ -179,9 +190,8 @@ fn gather(
                     height as Height,
                     base,
                     block,
-                    course.source,
+                    course,
                     &mut buffers,
-                    stop,
                 )
                 .inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
                 let bytes = totals
@@ -227,10 +237,10 @@ fn add_block(
     height: Height,
     base: TxNum,
     planned: &PlannedBlock,
-    source: &BlockSource,
+    course: &Course,
     buffers: &mut Buffers,
-    stop: &Stop,
 ) -> Result<(), SyncError> {
+    let source = course.source;
     if let Some(files) = source
         .files()
         .filter(|_| planned.place.is_in_file())
@@ -246,7 +256,7 @@ fn add_block(
             }
         }
     }
-    let mut is_first = true;
+    let (mut is_first, mut tries_too_high) = (true, 0);
     loop {
         let fetched = source.fetch(&planned.hash).and_then(|block| {
             let spent = if planned.tx_count == 1 {
@@ -283,11 +293,22 @@ fn add_block(
             }
             Err(error) => error,
         };
-        if is_first {
+        if std::mem::take(&mut is_first) {
             tracing::warn!("the node does not give block {height}: {error}; trying again");
-            is_first = false;
         }
-        if stop.wait(Duration::from_secs(1)) {
+        let is_gone = match course.rpc.block_hash(height).map_err(about_heights) {
+            Ok(hash) => hash != planned.hash,
+            Err(SyncError::ChainChanged) => {
+                tries_too_high += 1;
+                tries_too_high >= TRIES_MAX
+            }
+            // It is away, or starting.
+            Err(_) => false,
+        };
+        if is_gone {
+            return Err(SyncError::ChainChanged);
+        }
+        if course.stop.wait(TRY_AGAIN) {
             return Err(SyncError::Stopped);
         }
     }

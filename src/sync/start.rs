@@ -60,6 +60,12 @@ impl FirstSync {
                         return Err(SyncError::Stopped);
                     }
                 }
+                Err(SyncError::ChainChanged) => {
+                    tracing::warn!("the node has another chain now; looking at it again");
+                    if self.stop.wait(LOOK_AGAIN) {
+                        return Err(SyncError::Stopped);
+                    }
+                }
                 ended => {
                     self.stats.set_complaint(None);
                     return ended;
@@ -106,6 +112,7 @@ impl FirstSync {
             &Course {
                 plan: &plan,
                 source: &self.source,
+                rpc: &self.rpc,
                 memory: self.memory,
                 threads: self.threads,
                 stop: &self.stop,

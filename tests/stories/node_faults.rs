@@ -15,6 +15,7 @@ use crate::{
     patience::until,
     random_chain::RandomChain,
     same_index::compare_index,
+    slow_road::slow_road,
     spoiler::{Relay, Spoiler},
     treasury::Treasury,
 };
@@ -246,6 +247,30 @@ fn a_node_that_comes_back_with_another_chain_and_without_the_old_blocks_is_follo
         node.mine(100, &Treasury::elsewhere());
         compare_all(&mut oracle, &node, &mut client);
         assert!(ambra.is_running(), "block source {source}");
+    }
+}
+
+#[test]
+fn a_chain_that_the_node_loses_while_it_is_first_read_is_looked_at_again() {
+    // The blocks that are being read are gone: there are others at their heights, or none for the time being.
+    for blocks in [120, 30] {
+        let node = Node::start(NodeOptions::default());
+        node.mine(100, &Treasury::elsewhere());
+        let to = node.rpc_url().trim_start_matches("http://").parse();
+        let road = slow_road(to.expect("an address"), Duration::from_millis(60));
+        let url = format!("http://{}", road.begins);
+        let mut ambra = Ambra::start_unseen_at(&node, &url, &["--block-source", "rpc"]);
+        ambra.wait_until_it_says("first sync: 91 blocks");
+        node.kill();
+        node.forget_all();
+        node.launch();
+        node.mine(blocks, &Lock::new(Kind::P2tr, 46).script());
+        road.free();
+        ambra.wait_until_listening();
+        ambra.wait_until_it_says("has another chain now");
+        ambra.wait_until_synced(&node);
+        compare_index(&ambra, &node);
+        assert!(ambra.is_running());
     }
 }
 
