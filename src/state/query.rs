@@ -360,20 +360,18 @@ impl Reader<'_> {
             if !is_large(&place) {
                 size += place.size as usize;
             }
-            found.push((n, block, place));
+            found.push((n, block, place, None));
         }
         if all > FEW_BYTES {
             return Ok(None);
         }
         // The large ones before this thread's room is taken: it is read into for each of them.
-        let with_large = |(n, block, place): (TxNum, TableBlock, TxPlace)| {
-            let (archive, reorgs) = (self.archive, self.reorgs);
-            let large =
-                is_large(&place).then(|| self.larges.get(archive, reorgs, n, &block, &place));
-            Ok((n, block, place, large.transpose()?))
-        };
-        let found = found.into_iter().map(with_large);
-        let found = found.collect::<Result<Vec<_>, QueryError>>()?;
+        for (n, block, place, large) in &mut found {
+            if is_large(place) {
+                let (archive, reorgs) = (self.archive, self.reorgs);
+                *large = Some(self.larges.get(archive, reorgs, *n, block, place)?);
+            }
+        }
         let mut scratch = Scratch::take();
         let mut rest = scratch.room(size);
         let mut txs = Vec::with_capacity(found.len());

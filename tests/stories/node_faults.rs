@@ -6,7 +6,7 @@ use ambra::daemon::rpc::RpcConfig;
 use serde_json::json;
 
 use crate::{
-    ambra::{Ambra, SYNC_PATIENCE},
+    ambra::{Ambra, SYNC_PATIENCE, copy_folder},
     compare::{CATCH_UP_PATIENCE, compare_all},
     locks::{Kind, Lock},
     long::number,
@@ -252,10 +252,16 @@ fn a_node_that_comes_back_with_another_chain_and_without_the_old_blocks_is_follo
 
 #[test]
 fn a_chain_that_the_node_loses_while_it_is_first_read_is_looked_at_again() {
-    // The blocks that are being read are gone: there are others at their heights, or none for the time being.
-    for blocks in [120, 30] {
+    // The node comes back without the blocks that are being read: with others at their heights, or with a chain that ends
+    // before them.
+    for has_others in [true, false] {
         let node = Node::start(NodeOptions::default());
-        node.mine(100, &Treasury::elsewhere());
+        node.mine(40, &Treasury::elsewhere());
+        node.stop();
+        let past = tempfile::tempdir().expect("a temporary directory");
+        copy_folder(node.dir(), past.path());
+        node.launch();
+        node.mine(60, &Treasury::elsewhere());
         let to = node.rpc_url().trim_start_matches("http://").parse();
         let road = slow_road(to.expect("an address"), Duration::from_millis(60));
         let url = format!("http://{}", road.begins);
@@ -263,11 +269,16 @@ fn a_chain_that_the_node_loses_while_it_is_first_read_is_looked_at_again() {
         ambra.wait_until_it_says("first sync: 91 blocks");
         node.kill();
         node.forget_all();
-        node.launch();
-        node.mine(blocks, &Lock::new(Kind::P2tr, 46).script());
+        if has_others {
+            node.launch();
+            node.mine(120, &Lock::new(Kind::P2tr, 46).script());
+        } else {
+            copy_folder(past.path(), node.dir());
+            node.launch();
+        }
         road.free();
-        ambra.wait_until_listening();
         ambra.wait_until_it_says("has another chain now");
+        ambra.wait_until_listening();
         ambra.wait_until_synced(&node);
         compare_index(&ambra, &node);
         assert!(ambra.is_running());
