@@ -158,7 +158,8 @@ impl BlockSource {
         });
         if is_well || self.is_distrusted(hash) {
             return Err(SourceError(format!(
-                "the index does not fit block {hash}, which is well: `ambra verify` tells more"
+                "the index does not fit block {hash}, which is well: `ambra verify` tells more, and a start with --rebuild \
+                 mends it"
             )));
         }
         if in_files.is_some() {

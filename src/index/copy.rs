@@ -1,11 +1,13 @@
 //! Copies of the database that stand still, and rows that differ from machine to machine.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use rocksdb::{WriteBatch, checkpoint};
 
 use super::{
     BlockRow, Index, IndexError,
+    error::file_error,
+    flat::FlatFile,
     schema::{FORMAT, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN},
 };
 use crate::chain::Height;
@@ -20,7 +22,15 @@ impl Index {
     /// A copy of the database as it is now, in a folder that must not be there yet. On the same file system its files
     /// are links: it takes no time and no room.
     pub fn checkpoint(&self, folder: &Path) -> Result<(), IndexError> {
-        Ok(checkpoint::Checkpoint::new(&self.db)?.create_checkpoint(folder)?)
+        checkpoint::Checkpoint::new(&self.db)?.create_checkpoint(folder)?;
+        if self.flat.bytes()? > 0 {
+            // After the first sync it never changes.
+            let (from, to) = (self.flat.path(), FlatFile::in_folder(folder));
+            let copied = fs::hard_link(from, to.path())
+                .or_else(|_| fs::copy(from, to.path()).map(|_bytes| ()));
+            copied.map_err(|cause| file_error("cannot copy to", to.path(), cause))?;
+        }
+        Ok(())
     }
 
     /// Sets anew where blocks lie in the node's files; nothing else of the rows may differ.

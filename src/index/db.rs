@@ -6,6 +6,7 @@
 //! together (`atomic_flush`): a torn write-ahead log can take back the newest blocks, never a part of one.
 
 use std::{
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -20,9 +21,10 @@ use super::{
     BlockRow, IndexError,
     error::open_error,
     families::{
-        FAMILIES, FOLDER, Family, META, META_FORMAT, META_GENESIS, META_PACKED_END, META_PREFIXES,
-        META_TIP,
+        FAMILIES, FOLDER, Family, META, META_FORMAT, META_GENESIS, META_PACKED_END,
+        META_POSITION_SUMS, META_PREFIXES, META_TIP,
     },
+    flat::{FlatFile, Section},
     folder::{has_database, is_of_this_version, is_whole, of_format},
     open_count::Counted,
     options::{BLOCK_CACHE_BYTES, PACKED_BLOCK_BYTES, database_options, durably, family_options},
@@ -37,6 +39,7 @@ pub struct Index {
     pub(super) iterators: KeptIterators,
     pub(super) db: Arc<DB>,
     pub(super) cache: Cache,
+    pub(super) flat: FlatFile,
     path: PathBuf,
     /// `meta`'s row of that name.
     pub(super) packed_end: AtomicU32,
@@ -65,6 +68,7 @@ impl Index {
             iterators: KeptIterators::default(),
             db: Arc::new(db),
             cache,
+            flat: FlatFile::in_folder(&path.join(FOLDER)),
             path: path.to_owned(),
             packed_end: AtomicU32::new(0),
             _counted: counted,
@@ -105,6 +109,7 @@ impl Index {
             iterators: KeptIterators::default(),
             db: Arc::new(db),
             cache,
+            flat: FlatFile::in_folder(&folder),
             path: path.to_owned(),
             packed_end: AtomicU32::new(0),
             _counted: counted,
@@ -148,7 +153,17 @@ impl Index {
                 tip.height
             )));
         }
-        self.check_rows_reach(&tip)?;
+        self.check_block_is_there(&tip)?;
+        self.flat.check_reaches(self.packed_end())?;
+        let last = TxNum(tip.next_tx.0.wrapping_sub(1));
+        let has_place = match last < self.packed_end() {
+            // The file reaches so far.
+            true => true,
+            false => self.tx_places().get_in(last, &row.txs())?.is_some(),
+        };
+        if !has_place {
+            return Err(lost_rows(tip.height));
+        }
         // It was taken in last: where it is there, so are the others.
         if self.packed_end() > TxNum::ZERO && self.is_empty(Family::Txid) {
             return Err(IndexError::Corrupt(
@@ -158,20 +173,43 @@ impl Index {
         Ok(())
     }
 
-    /// The rows of the block that ends here are there. Files that the database took in are named in its MANIFEST, a
+    /// The row of the block that ends here is there. Files that the database took in are named in its MANIFEST, a
     /// mark or tip that counts on them is in its log: where the end of the first is lost, the second must not count.
-    pub(super) fn check_rows_reach(&self, end: &TipRow) -> Result<(), IndexError> {
+    pub(super) fn check_block_is_there(&self, end: &TipRow) -> Result<(), IndexError> {
         let row = self.block(end.height)?;
         let next_tx = row.and_then(|row| row.first_tx.checked_add(row.tx_count));
         let is_block = row.is_some_and(|row| row.hash == end.hash) && next_tx == Some(end.next_tx);
-        let last = TxNum(end.next_tx.0.wrapping_sub(1));
-        if is_block && self.tx_place(last)?.is_some() {
-            return Ok(());
+        match is_block {
+            true => Ok(()),
+            false => Err(lost_rows(end.height)),
         }
-        Err(IndexError::Corrupt(format!(
-            "the rows of block {} are missing",
-            end.height
-        )))
+    }
+
+    /// The places of all transactions below `end` are in their file, and the newest of them as they were written: a power
+    /// cut can harm no others.
+    pub(super) fn check_flat(&self, end: TxNum) -> Result<(), IndexError> {
+        self.flat.check_reaches(end)?;
+        let sections = self.flat_sections()?;
+        let last = sections.last().filter(|section| section.end == end);
+        let is_whole = match last {
+            Some(last) => {
+                let go_on = &mut |_| ControlFlow::Continue(());
+                self.flat.is_whole(last, go_on)? == Some(true)
+            }
+            None => false,
+        };
+        match is_whole {
+            true => Ok(()),
+            false => Err(IndexError::Corrupt(format!(
+                "its file {} is not as it was written",
+                self.flat.path().display()
+            ))),
+        }
+    }
+
+    pub(super) fn flat_sections(&self) -> Result<Vec<Section>, IndexError> {
+        let value = self.meta(META_POSITION_SUMS)?.unwrap_or_default();
+        Ok(Section::decode_all(&value)?)
     }
 
     /// The folder it lies in.
@@ -265,7 +303,8 @@ impl Index {
                 .property_int_value_cf(self.family(name), "rocksdb.total-sst-files-size");
             property.ok().flatten().unwrap_or(0)
         };
-        FAMILIES.iter().map(|name| size(name)).sum()
+        let flat = self.flat.bytes().unwrap_or(0);
+        FAMILIES.iter().map(|name| size(name)).sum::<u64>() + flat
     }
 
     /// Rewrites all files without what has been taken away.
@@ -314,6 +353,10 @@ impl Index {
             .cf_handle(name)
             .expect("all column families are opened with the database")
     }
+}
+
+fn lost_rows(height: Height) -> IndexError {
+    IndexError::Corrupt(format!("the rows of block {height} are missing"))
 }
 
 /// A chain by its first block, with its network's name where it is one that people know.

@@ -99,6 +99,19 @@ fn sorted(is_corruption: bool, text: String) -> IndexError {
     }
 }
 
+/// Of a file of ours.
+pub(super) fn file_error(action: &'static str, path: &Path, cause: std::io::Error) -> IndexError {
+    if cause.kind() == std::io::ErrorKind::StorageFull {
+        IndexError::DiskFull
+    } else {
+        IndexError::File {
+            action,
+            path: path.to_owned(),
+            cause,
+        }
+    }
+}
+
 /// Of opening the database in the folder `path`.
 pub(super) fn open_error(error: rocksdb::Error, path: &Path) -> IndexError {
     let text = error.to_string();

@@ -29,13 +29,14 @@ pub(super) const META_PREFIXES: &[u8] = b"prefixes";
 pub(super) const META_GENESIS: &[u8] = b"genesis";
 pub(super) const META_TIP: &[u8] = b"tip";
 pub(super) const META_PACKED_END: &[u8] = b"packed_end";
+/// Checksums of the first sync's places of transactions, see [`super::flat`].
+pub(super) const META_POSITION_SUMS: &[u8] = b"position_sums";
 
 /// The column families that ready files can be made for; of hash rows the packed form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     History,
     Txid,
-    TxPosition,
     Block,
 }
 
@@ -44,7 +45,6 @@ impl Family {
         match self {
             Family::History => HISTORY.packed,
             Family::Txid => TXID.packed,
-            Family::TxPosition => TxPositionRow::FAMILY,
             Family::Block => BlockRow::FAMILY,
         }
     }

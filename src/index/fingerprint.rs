@@ -5,13 +5,15 @@ use std::ops::ControlFlow;
 use sha2::{Digest, Sha256};
 
 use super::{
-    BlockRow, Index, IndexError,
+    BlockRow, Index, IndexError, TxPlace,
     hash_rows::{HISTORY, TXID},
     schema::TxPositionRow,
 };
+use crate::chain::TxNum;
 
 impl Index {
-    /// Of every kind of rows but `meta`'s, for comparing two indexes: hash rows count the same in either form.
+    /// Of every kind of rows but `meta`'s, for comparing two indexes: hash rows count the same in either form, and so do
+    /// places.
     pub fn fingerprint(&self) -> Result<Vec<FamilyFingerprint>, IndexError> {
         let mut key = [0; 16];
         let mut history = Fingerprint::of(HISTORY.single);
@@ -24,19 +26,61 @@ impl Index {
             txid.add(row.encode(&mut key), &[]);
             ControlFlow::Continue(())
         })?;
-        let mut all = vec![history.finish(), txid.finish()];
-        for name in [TxPositionRow::FAMILY, BlockRow::FAMILY] {
-            let mut fingerprint = Fingerprint::of(name);
-            let mut rows = self.db.raw_iterator_cf(self.family(name));
-            rows.seek_to_first();
-            while let Some((key, value)) = rows.item() {
-                fingerprint.add(key, value);
-                rows.next();
+        let mut places = Fingerprint::of(TxPositionRow::FAMILY);
+        self.scan_places(&mut |n, place| {
+            let numbers = [place.offset, place.size, place.check.into()];
+            let value = numbers.map(u32::to_le_bytes);
+            places.add(&n.0.to_be_bytes(), value.as_flattened());
+        })?;
+        let mut blocks = Fingerprint::of(BlockRow::FAMILY);
+        self.each_of(BlockRow::FAMILY, |key, value| {
+            blocks.add(key, value);
+            Ok(())
+        })?;
+        Ok(vec![
+            history.finish(),
+            txid.finish(),
+            places.finish(),
+            blocks.finish(),
+        ])
+    }
+
+    /// All places, those in the file first.
+    fn scan_places(&self, each: &mut dyn FnMut(TxNum, &TxPlace)) -> Result<(), IndexError> {
+        for block in self.blocks_from(0) {
+            let (_, block) = block?;
+            if !self.is_flat(block.first_tx) {
+                break;
             }
-            rows.status()?;
-            all.push(fingerprint.finish());
+            let txs = block.txs();
+            let places = self.places_of(&txs)?;
+            for (n, place) in txs.numbers().zip(&places) {
+                each(TxNum(n), place);
+            }
         }
-        Ok(all)
+        self.each_of(TxPositionRow::FAMILY, |key, value| {
+            let row = TxPositionRow::decode(key, value)?;
+            for n in row.first().0..=row.last.0 {
+                if let Some(place) = row.get(TxNum(n)) {
+                    each(TxNum(n), &place);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn each_of(
+        &self,
+        family: &str,
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<(), IndexError>,
+    ) -> Result<(), IndexError> {
+        let mut rows = self.db.raw_iterator_cf(self.family(family));
+        rows.seek_to_first();
+        while let Some((key, value)) = rows.item() {
+            each(key, value)?;
+            rows.next();
+        }
+        Ok(rows.status()?)
     }
 }
 

@@ -8,8 +8,9 @@ use super::{
     BlockRow, Index, IndexError,
     hash_rows::{Forms, HISTORY, TXID},
     packed::Group,
-    schema::{HashRow, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN, TxPositionRow},
+    schema::{FlatPosition, HashRow, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN, TxPositionRow},
 };
+use crate::chain::TxNum;
 
 /// How much of a file is read at once where all rows are read.
 const READ_AHEAD_BYTES: usize = 2 << 20;
@@ -71,6 +72,36 @@ impl Index {
             Column::Block => BlockRow::FAMILY,
         };
         self.each_raw(family, from, below, each)
+    }
+
+    /// What the first sync's file says of `count` transactions from `first` on.
+    pub fn inspect_flat(&self, first: TxNum, count: u32) -> Result<Vec<FlatPosition>, IndexError> {
+        let mut bytes = vec![0; count as usize * FlatPosition::LEN];
+        self.flat.read(first, &mut bytes)?;
+        let (entries, _) = bytes.as_chunks();
+        Ok(entries.iter().copied().map(FlatPosition::decode).collect())
+    }
+
+    /// The transactions (first and last) whose part of that file is not as it was written. `each` hears how many bytes
+    /// were read, and may end it.
+    pub fn inspect_flat_sums(
+        &self,
+        each: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<Vec<(TxNum, TxNum)>, IndexError> {
+        let mut spoilt = Vec::new();
+        let mut next = TxNum::ZERO;
+        for section in self.flat_sections()? {
+            match self.flat.is_whole(&section, each)? {
+                Some(true) => {}
+                Some(false) => spoilt.push((section.first, TxNum(section.end.0 - 1))),
+                None => return Ok(spoilt),
+            }
+            next = section.end;
+        }
+        if next < self.packed_end() {
+            spoilt.push((next, TxNum(self.packed_end().0 - 1)));
+        }
+        Ok(spoilt)
     }
 
     /// All rows whose keys begin with this byte, in both forms.

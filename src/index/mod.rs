@@ -1,7 +1,7 @@
 //! The index: which transactions touch a script, where a transaction lies, what the chain is.
 //!
-//! `schema` are the rows as types, `families` what they are kept under, `rows` makes them from a block (pure), `db` keeps them with `hash_rows`, `positions`
-//! and `options`. `bulk` builds the whole index at the speed of the disk by `ready_files`, `apply` follows the tip.
+//! `schema` are the rows as types, `families` what they are kept under, `rows` makes them from a block (pure), `db` keeps them with `hash_rows`, `positions` (in `flat`
+//! those of the first sync) and `options`. `bulk` builds the whole index at the speed of the disk by `ready_files`, `apply` follows the tip.
 //! `beside`, `copy`, `inspect` and `fingerprint` are for those who check an index or take it elsewhere, `folder` and
 //! `error` for when it cannot be used, `memory` for what it takes, `open_count` for who leaves the process. Only this room knows RocksDB.
 
@@ -13,6 +13,7 @@ mod db;
 mod error;
 mod families;
 mod fingerprint;
+mod flat;
 mod folder;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
@@ -43,7 +44,7 @@ pub use folder::has_database;
 pub use inspect::{Column, HashRows, Seen};
 pub use memory::DatabaseMemory;
 pub use open_count::wait_until_closed;
-pub use positions::TxPlaces;
+pub use positions::{BlockTxs, TxPlaces};
 pub use rows::{BlockRows, BlockVisitor, visit_block};
 pub use schema::TipRow;
 

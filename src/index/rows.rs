@@ -7,7 +7,7 @@ use bitcoin::{OutPoint, Txid, hashes::Hash};
 
 use super::{
     BlockRow, TxPlace,
-    schema::{HistoryRow, POSITIONS_PER_ROW, TxPositionRow, TxidRow},
+    schema::{DamagedRow, FlatPosition, HistoryRow, POSITIONS_PER_ROW, TxPositionRow, TxidRow},
 };
 use crate::chain::{
     BlockPlace, BlockView, Height, ParseError, ScriptHash, SpentReader, TxNum, TxView, block_hash,
@@ -197,6 +197,20 @@ impl BlockRows {
         let mut rows = collector.rows;
         rows.tx_position = collector.positions.finish(TxNum(next.0 - 1));
         Ok(rows)
+    }
+
+    /// The places as the first sync's file has them.
+    pub fn flat_positions(&self) -> Result<Vec<FlatPosition>, DamagedRow> {
+        let mut positions = Vec::with_capacity(self.block.tx_count as usize);
+        for (last, value) in &self.tx_position {
+            let row = TxPositionRow::decode(&TxPositionRow::key(*last), value)?;
+            let places = (row.first().0..=row.last.0).filter_map(|n| row.get(TxNum(n)));
+            positions.extend(places.map(|place| FlatPosition {
+                offset: place.offset,
+                check: place.check,
+            }));
+        }
+        Ok(positions)
     }
 
     /// The number that the next block's coinbase gets.

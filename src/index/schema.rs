@@ -14,7 +14,8 @@ use crate::chain::{BlockPlace, HEADER_LEN, Height, ScriptHash, TxNum};
 /// - 1: the first.
 /// - 2: the first sync's rows of script hashes and txids are packed, many to a key.
 /// - 3: a transaction's place has a byte that checks it.
-pub const FORMAT: u32 = 3;
+/// - 4: the first sync's places are in a file of their own.
+pub const FORMAT: u32 = 4;
 
 /// Bytes of a script hash in a `history` key.
 ///
@@ -214,6 +215,53 @@ impl TxPositionRow {
     }
 }
 
+/// Where a transaction of the first sync begins in its block: four bytes in the file `tx_position.flat`, the n-th for
+/// transaction n.
+///
+/// ```text
+/// 3   offset in the block, little-endian
+/// 1   as in TxPositionRow
+/// ```
+///
+/// It ends where the next one begins, and the last one of a block where the block ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlatPosition {
+    pub offset: u32,
+    pub check: u8,
+}
+
+impl FlatPosition {
+    pub const LEN: usize = 4;
+
+    /// Bytes of the largest block whose offsets fit: four times as many as consensus allows.
+    pub const BLOCK_BYTES_MAX: usize = 1 << 24;
+
+    /// Of a place in a block that is not larger than that.
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let [low, middle, high, _] = self.offset.to_le_bytes();
+        [low, middle, high, self.check]
+    }
+
+    pub fn decode([low, middle, high, check]: [u8; Self::LEN]) -> FlatPosition {
+        FlatPosition {
+            offset: u32::from_le_bytes([low, middle, high, 0]),
+            check,
+        }
+    }
+
+    /// The place of a transaction behind which the next one, or the block's end, lies at `end`; `None` where that cannot
+    /// be, in a block of so many bytes.
+    pub fn place(&self, end: u32, block_bytes: u32) -> Option<TxPlace> {
+        let is_behind_header = self.offset as usize > HEADER_LEN;
+        let size = end.checked_sub(self.offset).filter(|&size| size > 0)?;
+        (is_behind_header && end <= block_bytes).then_some(TxPlace {
+            offset: self.offset,
+            size,
+            check: self.check,
+        })
+    }
+}
+
 impl BlockRow {
     pub const FAMILY: &str = "block";
 
@@ -409,6 +457,19 @@ mod tests {
         }
 
         #[test]
+        fn flat_positions_come_back_and_have_a_size_where_that_can_be(offset in 0u32..1 << 24, check: u8, size: i32, more: u32) {
+            let position = FlatPosition { offset, check };
+            prop_assert_eq!(FlatPosition::decode(position.encode()), position);
+            let end = offset.saturating_add_signed(size);
+            let place = position.place(end, end.saturating_add(more));
+            prop_assert_eq!(place.is_some(), offset > 80 && end > offset);
+            if let Some(place) = place {
+                prop_assert_eq!((place.offset, place.offset + place.size, place.check), (offset, end, check));
+                prop_assert_eq!(position.place(end, end - 1), None);
+            }
+        }
+
+        #[test]
         fn block_rows_come_back(header in prop::collection::vec(any::<u8>(), 80), hash: [u8; 32],
                                 first_tx: u32, tx_count: u32, place in place()) {
             let row = BlockRow {
@@ -493,6 +554,12 @@ mod tests {
             TxPositionRow::encode_value(81, &[215, 259], &[0x4a, 0xff]),
             golden("tx_position value")
         );
+        let position = FlatPosition {
+            offset: 81,
+            check: 0x4a,
+        };
+        let line = format!("tx_position.flat at {:08x}", 66 * FlatPosition::LEN);
+        assert_eq!(position.encode().as_slice(), golden(&line));
         let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Bitcoin);
         let row = BlockRow {
             header: bitcoin::consensus::serialize(&genesis.header)

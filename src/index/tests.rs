@@ -132,7 +132,7 @@ proptest! {
             load(&open(&folder, &chain), &chain, chunk, Some(stop_after));
             // What a chunk that was not completed leaves.
             std::fs::write(folder.path().join("sync/unfinished"), b"half").unwrap();
-            std::fs::write(folder.path().join("sync/positions.sst"), b"half").unwrap();
+            std::fs::write(folder.path().join("sync/blocks.sst"), b"half").unwrap();
         }
         let bulk = open(&folder, &chain);
         prop_assert_eq!(bulk.tip().unwrap(), None);
@@ -248,6 +248,33 @@ proptest! {
     }
 
     #[test]
+    fn places_in_the_file_and_in_rows_answer_alike(
+        seed: u64, bulk_blocks in 1usize..30, steps in prop::collection::vec((0u32..20, any::<bool>()), 1..80),
+    ) {
+        let chain = random_chain(seed, 30);
+        let (_folder, one_by_one, rows) = connected(&chain);
+        let mut short = chain.clone();
+        short.blocks.truncate(bulk_blocks);
+        let folder = tempfile::tempdir().unwrap();
+        let index = open(&folder, &chain);
+        load(&index, &short, 4, None).unwrap();
+        index.apply(&[], &rows[bulk_blocks..]).unwrap();
+        let end = one_by_one.tip().unwrap().unwrap().next_tx.0;
+        let (mut some, mut others) = (index.tx_places(), one_by_one.tx_places());
+        let mut n = 0u32;
+        for (step, is_back) in steps {
+            n = if is_back { n.saturating_sub(10 * step) } else { (n + step) % end };
+            let block = rows.iter().map(|rows| rows.block.txs()).find(|txs| txs.contains(TxNum(n)));
+            let block = block.unwrap();
+            let found = some.get_in(TxNum(n), &block).unwrap();
+            prop_assert!(found.is_some());
+            prop_assert_eq!(found, others.get_in(TxNum(n), &block).unwrap());
+            let below = BlockTxs { first: TxNum(block.end.0), ..block };
+            prop_assert_eq!(some.get_in(TxNum(n), &below).unwrap(), None);
+        }
+    }
+
+    #[test]
     fn whoever_asks_after_a_block_was_written_or_taken_away_finds_what_is_there(seed: u64) {
         let chain = random_chain(seed, 20);
         let folder = tempfile::tempdir().unwrap();
@@ -289,12 +316,11 @@ proptest! {
         let end = index.tip().unwrap().unwrap().next_tx;
         for (rows, block) in rows.iter().zip(&chain.blocks) {
             let bytes = serialize(block);
-            let places = index.tx_places_of(rows.block.first_tx, rows.block.tx_count).unwrap();
+            let txs = rows.block.txs();
+            let places = index.places_of(&txs).unwrap();
             for ((tx, n), place) in block.txdata.iter().zip(rows.block.first_tx.0..).zip(places) {
                 let n = TxNum(n);
-                prop_assert_eq!(index.tx_place(n).unwrap(), Some(place));
-                let (first, next) = (rows.block.first_tx, rows.next_tx());
-                prop_assert_eq!(index.tx_places().get_in(n, first, next).unwrap(), Some(place));
+                prop_assert_eq!(index.tx_places().get_in(n, &txs).unwrap(), Some(place));
                 let part = &bytes[place.offset as usize..][..place.size as usize];
                 prop_assert_eq!(TxView::parse(part).unwrap().txid(), tx.compute_txid());
                 let mut numbered = index.numbered(&tx.compute_txid(), end);
@@ -307,7 +333,8 @@ proptest! {
             }
             prop_assert_eq!(index.block(rows.height).unwrap(), Some(rows.block));
         }
-        prop_assert_eq!(index.tx_place(end).unwrap(), None);
+        let last = rows.last().unwrap().block.txs();
+        prop_assert_eq!(index.tx_places().get_in(end, &last).unwrap(), None);
     }
 
     #[test]
@@ -430,6 +457,107 @@ fn a_run_that_was_cut_or_changed_is_refused() {
         Bulk::resume(&index),
         Err(IndexError::DamagedRun { .. })
     ));
+}
+
+/// The first sync's file of places.
+fn flat_file(folder: &tempfile::TempDir) -> std::path::PathBuf {
+    folder.path().join("rocksdb/tx_position.flat")
+}
+
+#[test]
+fn a_file_of_places_that_is_missing_or_ends_early_is_refused() {
+    let chain = random_chain(9, 12);
+    let genesis = chain.blocks[0].block_hash();
+    // In the first sync, and after it.
+    for stop_after in [Some(2), None] {
+        let folder = tempfile::tempdir().unwrap();
+        let index = open(&folder, &chain);
+        load(&index, &chain, 4, stop_after);
+        drop(index);
+        let file = flat_file(&folder);
+        let whole = std::fs::read(&file).unwrap();
+        let refused = || {
+            let index = Index::open(folder.path(), &genesis)?;
+            Bulk::resume(&index).map(|_| ())
+        };
+        refused().unwrap();
+        std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+        let error = refused().unwrap_err();
+        assert!(matches!(error, IndexError::Corrupt(_)), "{error}");
+        assert!(error.to_string().contains("--rebuild"), "{error}");
+        assert!(error.to_string().contains("ends early"), "{error}");
+        std::fs::remove_file(&file).unwrap();
+        let error = refused().unwrap_err();
+        assert!(error.to_string().contains("is missing"), "{error}");
+        assert!(error.to_string().contains("--rebuild"), "{error}");
+    }
+}
+
+#[test]
+fn a_newest_chunk_of_places_that_is_not_as_it_was_written_is_refused() {
+    let chain = random_chain(9, 12);
+    let folder = tempfile::tempdir().unwrap();
+    load(&open(&folder, &chain), &chain, 4, Some(2));
+    let file = flat_file(&folder);
+    let whole = std::fs::read(&file).unwrap();
+    let resumed = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).unwrap();
+        Bulk::resume(&open(&folder, &chain)).map(|_| ())
+    };
+    let mut torn = whole.clone();
+    *torn.last_mut().unwrap() ^= 0x40;
+    let error = resumed(&torn).unwrap_err();
+    assert!(
+        error.to_string().contains("not as it was written"),
+        "{error}"
+    );
+    // What a chunk that was not completed left.
+    let longer = [&whole[..], &[7; 100]].concat();
+    resumed(&longer).unwrap();
+    let index = open(&folder, &chain);
+    load(&index, &chain, 4, None).unwrap();
+    let (_expected_folder, expected, _) = connected(&chain);
+    assert_eq!(
+        index.fingerprint().unwrap(),
+        expected.fingerprint().unwrap()
+    );
+}
+
+#[test]
+fn a_place_that_cannot_be_is_refused_and_a_copy_has_the_file_too() {
+    let chain = random_chain(9, 12);
+    let folder = tempfile::tempdir().unwrap();
+    let index = open(&folder, &chain);
+    load(&index, &chain, 4, None).unwrap();
+    let rows = all_rows(&chain);
+    let copy = tempfile::tempdir().unwrap();
+    index.checkpoint(&copy.path().join("rocksdb")).unwrap();
+    let block = rows[8].block.txs();
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(flat_file(&folder));
+    let file = file.unwrap();
+    let last = TxNum(block.end.0 - 1);
+    for wrong in [0u32, block.bytes, 80, 0x00ff_ffff] {
+        use std::os::unix::fs::FileExt;
+        file.write_all_at(&wrong.to_le_bytes(), u64::from(last.0) * 4)
+            .unwrap();
+        let found = index.tx_places().get_in(last, &block);
+        assert!(
+            matches!(found, Err(IndexError::Damaged(_))),
+            "{wrong}: {found:?}"
+        );
+    }
+    drop(index);
+    // A link on the same disk: the copy stands still as long as nobody spoils the file itself.
+    let copied = open(&copy, &chain);
+    assert!(
+        copied
+            .tx_places()
+            .get_in(TxNum(0), &rows[0].block.txs())
+            .unwrap()
+            .is_some()
+    );
 }
 
 /// A database with a table, closed.

@@ -104,7 +104,7 @@ impl Archive for Disk {
     fn places(&self) -> Places<'_> {
         let mut places = self.index.tx_places();
         Box::new(move |block, n| {
-            let place = places.get_in(n, block.first_tx, block.end_tx)?;
+            let place = places.get_in(n, &block.txs())?;
             place.ok_or_else(|| {
                 QueryError::Unavailable(format!("the index has no place of transaction {n}"))
             })

@@ -436,7 +436,8 @@ impl Reader<'_> {
                 } else if place.offset < end {
                     // So it is where a reorg comes between: the question is put again.
                     return Err(QueryError::Unavailable(format!(
-                        "transaction {n} lies before its predecessor"
+                        "transaction {n} lies before its predecessor: if this comes again, `ambra verify` tells more, and a \
+                         start with --rebuild mends it"
                     )));
                 } else if place.offset > end.saturating_add(gap_bytes)
                     || place_end - start.min(place_end) > RUN_BYTES

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::{
     chain::{BlockPlace, Height, TxNum},
-    index::BlockRow,
+    index::{BlockRow, BlockTxs},
 };
 
 /// Values in a chunk. A clone copies less than one chunk.
@@ -92,6 +92,15 @@ pub(super) struct TableBlock {
 impl TableBlock {
     pub fn contains(&self, n: TxNum) -> bool {
         self.first_tx <= n && n < self.end_tx
+    }
+
+    /// As the index looks for one of them.
+    pub fn txs(&self) -> BlockTxs {
+        BlockTxs {
+            first: self.first_tx,
+            end: self.end_tx,
+            bytes: self.place.size,
+        }
     }
 
     pub fn tx_count(&self) -> u32 {

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// In the suite.
-const TEARS: u64 = 14;
+const TEARS: usize = 16;
 /// Files that tell how far a first sync is.
 const SYNC_STAGES: [&str; 2] = ["run-", "history-"];
 /// What a refusal must name.
@@ -96,6 +96,7 @@ fn kind(file: &Path) -> Option<&'static str> {
         _ if in_sync => "sync/other",
         _ if name.ends_with(".log") => "WAL",
         _ if name.ends_with(".sst") => "SST",
+        "tx_position.flat" => "places",
         _ if name.starts_with("MANIFEST") => "MANIFEST",
         "CURRENT" => "CURRENT",
         _ if name.starts_with("OPTIONS") => "OPTIONS",
@@ -278,21 +279,26 @@ fn torn_files_are_recovered_exactly_or_refused_with_a_remedy() {
     let at_tip = story.killed_at_the_tip();
     let kinds: Vec<_> = files(&at_tip.index_folder()).into_keys().collect();
     for count in 0..TEARS {
-        let kind = kinds[count as usize % kinds.len()];
-        let tear = match count / 6 {
+        let kind = kinds[count % kinds.len()];
+        let tear = match count / kinds.len() {
             0 => Tear::Cut(3),
             1 => Tear::Zeros(200),
             _ => Tear::Gone,
         };
         story.tear(&at_tip, kind, tear);
     }
+    for tear in [Tear::Flip, Tear::Gone] {
+        story.tear(&at_tip, "places", tear);
+    }
     for stage in SYNC_STAGES {
         let Some(in_sync) = story.killed_in_the_first_sync(stage) else {
             continue;
         };
         for tear in [Tear::Cut(1), Tear::Zeros(50), Tear::Gone, Tear::Flip] {
-            if files(&in_sync.index_folder()).contains_key("sync/run") {
-                story.tear(&in_sync, "sync/run", tear);
+            for kind in ["sync/run", "places"] {
+                if files(&in_sync.index_folder()).contains_key(kind) {
+                    story.tear(&in_sync, kind, tear);
+                }
             }
         }
     }
@@ -334,7 +340,7 @@ fn a_folder_that_was_copied_by_half_is_refused_with_a_remedy() {
     let node = Node::start(NodeOptions::default());
     let mut story = Story::new(&node, 62);
     let whole = story.killed_at_the_tip();
-    for missing in ["CURRENT", "MANIFEST", "SST"] {
+    for missing in ["CURRENT", "MANIFEST", "SST", "places"] {
         let mut ambra = whole.on_a_copy(&node);
         for file in &files(&ambra.index_folder())[missing] {
             fs::remove_file(file).expect("the file can be removed");

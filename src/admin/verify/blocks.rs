@@ -174,13 +174,26 @@ fn rows(
     Ok((rows, change))
 }
 
-/// The block's `tx_position` rows are just these.
+/// The block's places are just these.
 fn check_positions(
     index: &Index,
     rows: &BlockRows,
     faults: &Mutex<Faults>,
 ) -> Result<(), VerifyError> {
     let (first, next) = (rows.block.first_tx, rows.next_tx());
+    let complain = || {
+        let what = "have other places than in the node's block";
+        let (from, to) = (first.0, next.0 - 1);
+        blame(faults, Fault::Position { from, to, what });
+    };
+    if index.is_flat(first) {
+        match index.inspect_flat(first, rows.block.tx_count) {
+            Ok(found) if rows.flat_positions().ok().as_ref() == Some(&found) => {}
+            Ok(_) => complain(),
+            Err(error) => return unreadable(faults, TxPositionRow::FAMILY, error),
+        }
+        return Ok(());
+    }
     let mut expected = rows.tx_position.iter();
     let mut is_same = true;
     let (from, below) = (TxPositionRow::key(first), TxPositionRow::key(next));
@@ -200,9 +213,7 @@ fn check_positions(
         return unreadable(faults, TxPositionRow::FAMILY, error);
     }
     if !is_same || expected.next().is_some() {
-        let what = "have other places than in the node's block";
-        let (from, to) = (first.0, next.0 - 1);
-        blame(faults, Fault::Position { from, to, what });
+        complain();
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The `tx_position` rows: every transaction lies in its block, one behind the other, without a gap.
+//! The places of transactions: every transaction lies in its block, one behind the other, without a gap.
 
 use std::{ops::ControlFlow, sync::Mutex};
 
@@ -7,31 +7,117 @@ use bitcoin::hex::DisplayHex;
 use super::{Fault, Faults, VerifyError, Watch, blame, chain::Chain, unreadable};
 use crate::{
     chain::{HEADER_LEN, TxNum},
-    index::{Column, Index, schema::TxPositionRow},
+    index::{
+        Column, Index,
+        schema::{FlatPosition, TxPositionRow},
+    },
 };
 
 /// Rows between two looks at the stop sign.
 const ROWS_PER_LOOK: u64 = 1 << 14;
 
-/// Reads all rows; says how many there are.
+/// Reads all places; says how many there are.
 pub fn check(
     index: &Index,
     chain: &Chain,
     faults: &Mutex<Faults>,
     watch: &dyn Watch,
 ) -> Result<u64, VerifyError> {
+    Ok(check_flat(index, chain, faults, watch)? + check_rows(index, chain, faults, watch)?)
+}
+
+/// Those in the first sync's file.
+fn check_flat(
+    index: &Index,
+    chain: &Chain,
+    faults: &Mutex<Faults>,
+    watch: &dyn Watch,
+) -> Result<u64, VerifyError> {
     let family = TxPositionRow::FAMILY;
-    let mut rows = 0u64;
+    let complain = |from: u32, to: u32, what: &'static str| {
+        blame(faults, Fault::Position { from, to, what });
+    };
+    let mut each = |_bytes: u64| match watch.is_stopped() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    match index.inspect_flat_sums(&mut each) {
+        Ok(spoilt) => {
+            for (from, to) in spoilt {
+                complain(
+                    from.0,
+                    to.0,
+                    "are in a part of the file that is not as it was written",
+                );
+            }
+        }
+        Err(error) => unreadable(faults, family, error)?,
+    }
+    let mut count = 0u64;
+    for (height, block) in chain.blocks.iter().enumerate() {
+        if !index.is_flat(block.first_tx) {
+            break;
+        }
+        if watch.is_stopped() {
+            return Err(VerifyError::Stopped);
+        }
+        let found = match index.inspect_flat(block.first_tx, block.tx_count) {
+            Ok(found) => found,
+            Err(error) => {
+                unreadable(faults, family, error)?;
+                break;
+            }
+        };
+        if !fills(&found, first_offset(chain, height), block.place.size) {
+            let last = block.first_tx.0 + block.tx_count.saturating_sub(1);
+            complain(block.first_tx.0, last, "do not fill their block");
+        }
+        count += u64::from(block.tx_count);
+        watch.done(count, chain.next_tx.0.into());
+    }
+    Ok(count)
+}
+
+/// Whether transactions that begin at these places fill a block of so many bytes, whose first begins at `first`.
+fn fills(positions: &[FlatPosition], first: u32, block_bytes: u32) -> bool {
+    let offsets = positions.iter().map(|position| position.offset);
+    offsets.clone().next() == Some(first)
+        && offsets.is_sorted_by(|one, next| one < next)
+        && positions
+            .last()
+            .is_some_and(|last| last.offset < block_bytes)
+}
+
+/// Those in rows.
+fn check_rows(
+    index: &Index,
+    chain: &Chain,
+    faults: &Mutex<Faults>,
+    watch: &dyn Watch,
+) -> Result<u64, VerifyError> {
+    let family = TxPositionRow::FAMILY;
+    let flat_blocks = chain
+        .blocks
+        .partition_point(|block| index.is_flat(block.first_tx));
+    let flat_end = chain
+        .blocks
+        .get(flat_blocks)
+        .map_or(chain.next_tx, |block| block.first_tx);
+    let (mut rows, mut places) = (0u64, 0u64);
     let mut walk = Walk {
         chain,
-        height: 0,
-        next: TxNum::ZERO,
-        offset: first_offset(chain, 0),
+        height: flat_blocks,
+        flat_end,
+        next: flat_end,
+        offset: first_offset(chain, flat_blocks),
     };
     let read = index.inspect(Column::TxPosition, &[], None, &mut |key, value| {
         rows += 1;
         match TxPositionRow::decode(key, value) {
-            Ok(row) => walk.row(&row, faults),
+            Ok(row) => {
+                places += row.sizes.len() as u64;
+                walk.row(&row, faults);
+            }
             Err(_) => {
                 let key = key.as_hex().to_string();
                 blame(faults, Fault::Damaged { family, key });
@@ -52,7 +138,7 @@ pub fn check(
         Ok(()) => walk.end(faults),
         Err(error) => unreadable(faults, family, error)?,
     }
-    Ok(rows)
+    Ok(places)
 }
 
 /// Where a block's first transaction begins: behind the header and the number of transactions (CompactSize).
@@ -69,6 +155,8 @@ fn first_offset(chain: &Chain, height: usize) -> u32 {
 struct Walk<'a> {
     chain: &'a Chain,
     height: usize,
+    /// Those below have their place in the file.
+    flat_end: TxNum,
     /// The transaction that is due.
     next: TxNum,
     /// Where it begins in its block.
@@ -83,6 +171,13 @@ impl Walk<'_> {
         };
         if last >= self.chain.next_tx.0 {
             return complain(first, last, "lie above the tip");
+        }
+        if first < self.flat_end.0 {
+            return complain(
+                first,
+                last,
+                "have a row, and belong in the first sync's file",
+            );
         }
         if first > self.next.0 {
             complain(self.next.0, first - 1, "have no place");

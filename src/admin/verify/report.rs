@@ -134,7 +134,7 @@ impl fmt::Display for Report {
         }
         writeln!(f, "  block        {blocks} rows")?;
         if !self.is_cut_short {
-            writeln!(f, "  tx_position  {} rows", self.positions)?;
+            writeln!(f, "  tx_position  {} places", self.positions)?;
             writeln!(f, "  history      {} rows", self.history)?;
             writeln!(f, "  txid         {} rows", self.txids)?;
             match self.options.blocks {

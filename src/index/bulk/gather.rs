@@ -16,8 +16,8 @@ use crate::{
     },
     index::{
         BlockRow, BlockVisitor, TxPlace,
-        rows::{Positions, visit_block},
-        schema::{HashRow, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN, leading_bits},
+        rows::visit_block,
+        schema::{FlatPosition, HashRow, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN, leading_bits},
     },
 };
 
@@ -92,7 +92,7 @@ pub struct Gatherer {
     /// Rows of the block in hand: bucket and row.
     block_history: Vec<(u8, u64)>,
     block_txid: Vec<(u8, u64)>,
-    positions: Positions,
+    positions: Vec<u8>,
 }
 
 impl Default for Gatherer {
@@ -106,7 +106,7 @@ impl Default for Gatherer {
             tx_scripts: Vec::new(),
             block_history: Vec::new(),
             block_txid: Vec::new(),
-            positions: Positions::default(),
+            positions: Vec::new(),
         }
     }
 }
@@ -142,13 +142,18 @@ impl Gatherer {
         {
             return Err(out_of_range);
         }
+        if block.bytes.len() > FlatPosition::BLOCK_BYTES_MAX {
+            return Err(ParseError::Range {
+                what: "the size of a block",
+                at: 0,
+            });
+        }
         self.tx_scripts.clear();
         self.block_history.clear();
         self.block_txid.clear();
-        self.positions = Positions::default();
+        self.positions.clear();
         let mut visitor = Visitor {
             gatherer: self,
-            base,
             local,
         };
         visit_block(height, block, spent, &mut visitor)?;
@@ -158,13 +163,8 @@ impl Gatherer {
         for &(bucket, row) in &self.block_txid {
             self.bytes += self.txid[usize::from(bucket)].push(row);
         }
-        let last = TxNum(first_tx.0 + block.tx_count - 1);
-        let positions = self.positions.finish(last);
-        self.bytes += positions
-            .iter()
-            .map(|(_, value)| value.capacity() + 32)
-            .sum::<usize>();
-        self.bytes += size_of::<GatheredBlock>();
+        let positions: Box<[u8]> = self.positions.as_slice().into();
+        self.bytes += positions.len() + size_of::<GatheredBlock>();
         let row = BlockRow {
             header: *block.header,
             hash: block_hash(block.header),
@@ -188,7 +188,6 @@ impl Gatherer {
 
 struct Visitor<'a> {
     gatherer: &'a mut Gatherer,
-    base: TxNum,
     local: u32,
 }
 
@@ -215,7 +214,11 @@ impl BlockVisitor for Visitor<'_> {
         block_history.extend(history.map(|prefix| pack::<SCRIPT_PREFIX_LEN>(prefix, self.local)));
         let prefix = leading_bits::<TXID_PREFIX_LEN>(txid.as_byte_array());
         block_txid.push(pack::<TXID_PREFIX_LEN>(prefix, self.local));
-        positions.push(TxNum(self.base.0 + self.local), place);
+        let position = FlatPosition {
+            offset: place.offset,
+            check: place.check,
+        };
+        positions.extend_from_slice(&position.encode());
         self.local += 1;
     }
 }

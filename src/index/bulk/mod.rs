@@ -1,8 +1,8 @@
 //! Building the whole index: an external sort, so that every row is written in its final place.
 //!
 //! Blocks are taken chunk by chunk, as many as fit the memory that is allowed. A chunk's `history` and
-//! `txid` rows are sorted and written to one *run* ([`run`]); its `tx_position` and `block` rows are in
-//! order as they come, and go to the database at once. After each chunk a mark is set, durably: a kill
+//! `txid` rows are sorted and written to one *run* ([`run`]); its places of transactions and `block` rows are in
+//! order as they come, and go to their file and the database at once. After each chunk a mark is set, durably: a kill
 //! at any moment loses at most one chunk. When all blocks are in, the runs are merged into sorted
 //! files ([`merge`]) that the database takes in whole. Nothing passes through a write-ahead log, a
 //! memtable or a compaction.
@@ -20,9 +20,11 @@ pub use gather::Gatherer;
 
 use super::{
     BlockRow, Index, IndexError,
-    families::{Family, RUNS_FOLDER},
+    error::file_error,
+    families::{Family, META_POSITION_SUMS, RUNS_FOLDER},
+    flat::Section,
     ready_files::SortedFile,
-    schema::{TipRow, TxPositionRow},
+    schema::TipRow,
 };
 use crate::chain::{Height, TxNum};
 
@@ -63,7 +65,8 @@ impl<'a> Bulk<'a> {
             .map(|value| TipRow::decode(&value))
             .transpose()?;
         if let Some(mark) = &mark {
-            index.check_rows_reach(mark)?;
+            index.check_block_is_there(mark)?;
+            index.check_flat(mark.next_tx)?;
         }
         let mut bulk = Bulk {
             index,
@@ -118,14 +121,12 @@ impl<'a> Bulk<'a> {
     /// The chain has another branch now: forget all and start over.
     pub fn restart(&mut self) -> Result<(), IndexError> {
         self.runs.clear();
-        self.index
-            .set_meta(&[(META_MARK, None), (META_STAGE, None)])?;
-        for family in [
-            Family::History,
-            Family::Txid,
-            Family::TxPosition,
-            Family::Block,
-        ] {
+        self.index.set_meta(&[
+            (META_MARK, None),
+            (META_STAGE, None),
+            (META_POSITION_SUMS, None),
+        ])?;
+        for family in [Family::History, Family::Txid, Family::Block] {
             self.index.clear(family)?;
         }
         self.mark = None;
@@ -150,21 +151,27 @@ impl<'a> Bulk<'a> {
             .flat_map(Gatherer::take_blocks)
             .collect();
         blocks.sort_unstable_by_key(|block| block.height);
-        let positions = self.write_ordered(Family::TxPosition, "positions.sst", |file| {
-            for (last, value) in blocks.iter().flat_map(|block| &block.positions) {
-                file.put(&TxPositionRow::key(*last), value)?;
-            }
-            Ok(())
-        })?;
+        let positions = blocks.iter().map(|block| &block.positions[..]);
+        let sum = self.index.flat.append(base, positions)?;
+        let mut sections = self.index.flat_sections()?;
+        // What an earlier first sync may have left does not count.
+        sections.retain(|section| section.end <= base);
+        sections.push(Section {
+            first: base,
+            end: tip.next_tx,
+            sum,
+        });
         let headers = self.write_ordered(Family::Block, "blocks.sst", |file| {
             for block in &blocks {
                 file.put(&BlockRow::key(block.height), &block.row.encode_value())?;
             }
             Ok(())
         })?;
-        self.index.ingest(Family::TxPosition, vec![positions])?;
         self.index.ingest(Family::Block, vec![headers])?;
-        self.index.set_meta(&[(META_MARK, Some(&tip.encode()))])?;
+        self.index.set_meta(&[
+            (META_MARK, Some(&tip.encode())),
+            (META_POSITION_SUMS, Some(&Section::encode_all(&sections))),
+        ])?;
         self.runs.push(run);
         self.mark = Some(tip);
         Ok(())
@@ -248,18 +255,6 @@ pub enum Finish {
     Stopped,
 }
 
-fn file_error(action: &'static str, path: &Path, cause: std::io::Error) -> IndexError {
-    if cause.kind() == std::io::ErrorKind::StorageFull {
-        IndexError::DiskFull
-    } else {
-        IndexError::File {
-            action,
-            path: path.to_owned(),
-            cause,
-        }
-    }
-}
-
 fn remove_file(path: &Path) -> Result<(), IndexError> {
     fs::remove_file(path).map_err(|cause| file_error("cannot remove", path, cause))
 }
@@ -277,7 +272,8 @@ fn remove_folder(path: &Path) -> Result<(), IndexError> {
 pub(super) struct GatheredBlock {
     pub height: Height,
     pub row: BlockRow,
-    pub positions: Vec<(TxNum, Vec<u8>)>,
+    /// As they go to the file.
+    pub positions: Box<[u8]>,
 }
 
 /// Reads these bytes as a run's sections and directory: its trailer's digest and mark are made to fit.

@@ -1,7 +1,9 @@
 //! Packed rows, as the first sync writes them, spoiled group by group.
 
+use sha2::{Digest, Sha256};
+
 use super::*;
-use crate::index::{Bulk, Finish, Gatherer, TipRow};
+use crate::index::{Beside, Bulk, Finish, Gatherer, IndexError, TipRow};
 
 /// The same chain, indexed by a first sync.
 fn by_first_sync() -> Story {
@@ -100,13 +102,96 @@ fn a_row_of_its_own_where_only_packed_ones_belong_is_seen() {
         rows,
         _folder,
     } = story;
-    drop(index);
-    let index = Index::open(&path, &chain.blocks[0].block_hash()).unwrap();
-    let story = Story {
-        chain,
-        index,
-        rows,
-        _folder,
+    drop((index, rows));
+    let genesis = chain.blocks[0].block_hash();
+    let refused = Index::open(&path, &genesis).err().unwrap();
+    assert!(matches!(refused, IndexError::Corrupt(_)), "{refused}");
+    let options = Options {
+        blocks: Blocks::Sample(1),
+        seed: 5,
+        threads: 1,
     };
+    let beside = Beside::open(&path, &genesis).unwrap();
+    let report = verify(&beside, &chain, &options, &Silent).unwrap();
+    let faults: Vec<String> = report.faults.iter().map(Fault::to_string).collect();
+    for family in ["history: ", "txid: ", "tx_position: "] {
+        let is_told = faults.iter().any(|fault| fault.starts_with(family));
+        assert!(is_told, "{family}{faults:?}");
+    }
+}
+
+#[test]
+fn each_bit_of_the_file_of_places_is_checked() {
+    let story = by_first_sync();
+    let file = story.index.path().join("rocksdb/tx_position.flat");
+    let whole = std::fs::read(&file).unwrap();
+    assert_eq!(whole.len(), 4 * story.rows[BLOCKS - 1].next_tx().0 as usize);
+    let mut spoilt = whole.clone();
+    for bit in (0..8 * whole.len()).step_by(whole.len() / 8 + 1) {
+        spoilt[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&file, &spoilt).unwrap();
+        let faults = story.faults();
+        // By its checksum, and by the block that it is of.
+        assert!(faults.len() >= 2, "bit {bit}: {faults:?}");
+        assert!(
+            faults[0].ends_with("not as it was written"),
+            "bit {bit}: {faults:?}"
+        );
+        let n = bit as u32 / 32;
+        let of_block = faults.iter().any(|fault| {
+            let words: Vec<&str> = fault.split(' ').collect();
+            let (from, to): (u32, u32) = (words[2].parse().unwrap(), words[4].parse().unwrap());
+            fault.contains("other places than in the node's block") && (from..=to).contains(&n)
+        });
+        assert!(of_block, "bit {bit}: {faults:?}");
+        spoilt[bit / 8] = whole[bit / 8];
+    }
+    // Without a block's own bytes, and with a checksum that fits: places that do not fill their block.
+    std::fs::write(&file, &whole).unwrap();
+    assert_eq!(story.faults(), [""; 0]);
+    let first = story.rows[20].block.first_tx;
+    let sum = |bytes: &[u8]| {
+        let end = story.rows[BLOCKS - 1].next_tx().0.to_le_bytes();
+        [&end[..], &Sha256::digest(bytes)[..8]].concat()
+    };
+    for (n, offset) in [
+        (first.0, 82u32),
+        (first.0 + 1, 81),
+        (first.0 - 1, 0xff_ffff),
+    ] {
+        let at = 4 * n as usize;
+        spoilt[at..at + 3].copy_from_slice(&offset.to_le_bytes()[..3]);
+        std::fs::write(&file, &spoilt).unwrap();
+        let value = sum(&spoilt);
+        story.index.spoil("meta", b"position_sums", Some(&value));
+        let report = story.verify(Blocks::Sample(1));
+        let faults: Vec<String> = report.faults.iter().map(Fault::to_string).collect();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].ends_with("do not fill their block"), "{faults:?}");
+        spoilt[at..at + 4].copy_from_slice(&whole[at..at + 4]);
+    }
+
+    // No checksum at all.
+    std::fs::write(&file, &whole).unwrap();
+    story.index.spoil("meta", b"position_sums", None);
+    assert_eq!(story.faults().len(), 1);
+    story
+        .index
+        .spoil("meta", b"position_sums", Some(&sum(&whole)));
+    assert_eq!(story.faults(), [""; 0]);
+
+    // A row where only the file counts; the file cut, and gone.
+    let (last, value) = &story.rows[20].tx_position[0];
+    let key = TxPositionRow::key(*last);
+    story.index.spoil("tx_position", &key, Some(value));
+    let faults = story.faults();
+    assert!(
+        faults[0].contains("belong in the first sync's file"),
+        "{faults:?}"
+    );
+    story.index.spoil("tx_position", &key, None);
+    std::fs::write(&file, &whole[..whole.len() - 4]).unwrap();
+    assert!(!story.faults().is_empty());
+    std::fs::remove_file(&file).unwrap();
     assert!(!story.faults().is_empty());
 }
