@@ -49,6 +49,17 @@ pub fn merkle_root(mut row: Vec<Node>) -> Option<Node> {
     row.first().copied()
 }
 
+/// The row that stands over groups of 2^`bits` leaves: that many rows up, or the root where the tree is not so high. Works
+/// in place.
+pub fn merkle_row_over_groups(mut row: Vec<Node>, bits: u32) -> Vec<Node> {
+    for _ in 0..bits {
+        if row.len() > 1 {
+            merkle_row_above(&mut row);
+        }
+    }
+    row
+}
+
 /// SHA256d of two nodes side by side.
 pub fn parent(left: &Node, right: &Node) -> Node {
     Sha256::digest(

@@ -22,7 +22,9 @@ pub use header::{HEADER_LEN, HeaderBytes, block_hash, deserialize_header};
 pub use history::{
     Balance, Confirmed, History, MempoolEntry, Status, StatusHasher, Unspent, status_of,
 };
-pub use merkle::{MerkleProof, Node, merkle_branch, merkle_root, parent as merkle_parent};
+pub use merkle::{
+    MerkleProof, Node, merkle_branch, merkle_root, merkle_row_over_groups, parent as merkle_parent,
+};
 pub use numbers::{Height, TxNum};
 pub use place::BlockPlace;
 pub use script::{ScriptHash, is_unspendable};

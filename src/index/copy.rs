@@ -7,7 +7,7 @@ use rocksdb::{WriteBatch, checkpoint};
 use super::{
     BlockRow, Index, IndexError,
     error::file_error,
-    flat::FlatFile,
+    flat::{MERKLE, POSITIONS},
     schema::{FORMAT, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN},
 };
 use crate::chain::Height;
@@ -23,12 +23,14 @@ impl Index {
     /// are links: it takes no time and no room.
     pub fn checkpoint(&self, folder: &Path) -> Result<(), IndexError> {
         checkpoint::Checkpoint::new(&self.db)?.create_checkpoint(folder)?;
-        if self.flat.bytes()? > 0 {
-            // After the first sync it never changes.
-            let (from, to) = (self.flat.path(), FlatFile::in_folder(folder));
-            let copied = fs::hard_link(from, to.path())
-                .or_else(|_| fs::copy(from, to.path()).map(|_bytes| ()));
-            copied.map_err(|cause| file_error("cannot copy to", to.path(), cause))?;
+        // After the first sync they never change.
+        for (file, name) in [(&self.positions, POSITIONS), (&self.merkle, MERKLE)] {
+            if file.bytes()? > 0 {
+                let (from, to) = (file.path(), folder.join(name));
+                let copied =
+                    fs::hard_link(from, &to).or_else(|_| fs::copy(from, &to).map(|_bytes| ()));
+                copied.map_err(|cause| file_error("cannot copy to", &to, cause))?;
+            }
         }
         Ok(())
     }

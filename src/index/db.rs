@@ -24,7 +24,7 @@ use super::{
         FAMILIES, FOLDER, Family, META, META_FORMAT, META_GENESIS, META_PACKED_END,
         META_POSITION_SUMS, META_PREFIXES, META_TIP,
     },
-    flat::{FlatFile, Section},
+    flat::{FlatFile, MERKLE, POSITIONS, Section, position_at},
     folder::{has_database, is_of_this_version, is_whole, of_format},
     open_count::Counted,
     options::{BLOCK_CACHE_BYTES, PACKED_BLOCK_BYTES, database_options, durably, family_options},
@@ -39,7 +39,8 @@ pub struct Index {
     pub(super) iterators: KeptIterators,
     pub(super) db: Arc<DB>,
     pub(super) cache: Cache,
-    pub(super) flat: FlatFile,
+    pub(super) positions: FlatFile,
+    pub(super) merkle: FlatFile,
     path: PathBuf,
     /// `meta`'s row of that name.
     pub(super) packed_end: AtomicU32,
@@ -68,7 +69,8 @@ impl Index {
             iterators: KeptIterators::default(),
             db: Arc::new(db),
             cache,
-            flat: FlatFile::in_folder(&path.join(FOLDER)),
+            positions: FlatFile::in_folder(&path.join(FOLDER), POSITIONS),
+            merkle: FlatFile::in_folder(&path.join(FOLDER), MERKLE),
             path: path.to_owned(),
             packed_end: AtomicU32::new(0),
             _counted: counted,
@@ -109,7 +111,8 @@ impl Index {
             iterators: KeptIterators::default(),
             db: Arc::new(db),
             cache,
-            flat: FlatFile::in_folder(&folder),
+            positions: FlatFile::in_folder(&folder, POSITIONS),
+            merkle: FlatFile::in_folder(&folder, MERKLE),
             path: path.to_owned(),
             packed_end: AtomicU32::new(0),
             _counted: counted,
@@ -154,7 +157,8 @@ impl Index {
             )));
         }
         self.check_block_is_there(&tip)?;
-        self.flat.check_reaches(self.packed_end())?;
+        self.positions
+            .check_reaches(position_at(self.packed_end()))?;
         let last = TxNum(tip.next_tx.0.wrapping_sub(1));
         let has_place = match last < self.packed_end() {
             // The file reaches so far.
@@ -188,21 +192,20 @@ impl Index {
     /// The places of all transactions below `end` are in their file, and the newest of them as they were written: a power
     /// cut can harm no others.
     pub(super) fn check_flat(&self, end: TxNum) -> Result<(), IndexError> {
-        self.flat.check_reaches(end)?;
+        self.positions.check_reaches(position_at(end))?;
         let sections = self.flat_sections()?;
         let last = sections.last().filter(|section| section.end == end);
         let is_whole = match last {
             Some(last) => {
                 let go_on = &mut |_| ControlFlow::Continue(());
-                self.flat.is_whole(last, go_on)? == Some(true)
+                last.is_whole(&self.positions, go_on)? == Some(true)
             }
             None => false,
         };
         match is_whole {
             true => Ok(()),
             false => Err(IndexError::Corrupt(format!(
-                "its file {} is not as it was written",
-                self.flat.path().display()
+                "its file {POSITIONS} is not as it was written"
             ))),
         }
     }
@@ -303,8 +306,8 @@ impl Index {
                 .property_int_value_cf(self.family(name), "rocksdb.total-sst-files-size");
             property.ok().flatten().unwrap_or(0)
         };
-        let flat = self.flat.bytes().unwrap_or(0);
-        FAMILIES.iter().map(|name| size(name)).sum::<u64>() + flat
+        let flat = [&self.positions, &self.merkle].map(|file| file.bytes().unwrap_or(0));
+        FAMILIES.iter().map(|name| size(name)).sum::<u64>() + flat.iter().sum::<u64>()
     }
 
     /// Rewrites all files without what has been taken away.

@@ -1,16 +1,19 @@
-//! Where the first sync's transactions lie in their blocks: a file beside RocksDB's, four bytes for each ([`FlatPosition`]),
-//! found by its number alone. Why: `docs/decisions/0006-flat-positions.md`.
+//! Files beside RocksDB's, of entries of one size that are found by their number alone. The first sync writes them.
+//!
+//! - [`POSITIONS`]: where transactions lie in their blocks, four bytes for each ([`FlatPosition`]). Why:
+//!   `docs/decisions/0006-flat-positions.md`.
+//! - [`MERKLE`]: of each block's merkle tree the row over groups of 64 transactions. Why: `docs/decisions/0007-merkle-rows.md`.
 //!
 //! # Correctness
-//! The first sync adds to the file, chunk by chunk; each chunk is on disk before the mark counts on it, and what lies behind
-//! the mark goes when the sync goes on. Afterwards the file never changes: blocks at the tip have rows in RocksDB. As of packed rows
-//! only those below `packed_end` count. `meta` has a checksum of each chunk. A question does not look at it: what is read at a wrong place is held against
-//! the place's own check, and refused.
+//! The first sync adds to the files, chunk by chunk; each chunk is on disk before the mark counts on it, and what lies behind
+//! the mark goes when the sync goes on. Afterwards they never change: blocks at the tip have rows in RocksDB. As of packed rows
+//! only what is below `packed_end` counts. `meta` has a checksum of each chunk of places. A question does not look at it: what is
+//! read at a wrong place is held against the place's own check, and refused. A row of a merkle tree is held against the block's header.
 
 use std::{
     fs::{File, OpenOptions},
     io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write},
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -25,26 +28,30 @@ use super::{
 };
 use crate::chain::TxNum;
 
-/// Its name, among RocksDB's files: who copies those has it too.
-pub(super) const FILE: &str = "tx_position.flat";
+/// Their names, among RocksDB's files: who copies those has them too.
+pub(super) const POSITIONS: &str = "tx_position.flat";
+pub(super) const MERKLE: &str = "merkle.flat";
 
 const COPY_BYTES: usize = 1 << 20;
 
-/// Of RocksDB's folder.
+/// The file's name, and the file in RocksDB's folder.
 pub(super) struct FlatFile {
+    name: &'static str,
     path: PathBuf,
     /// Opened when it is first read.
     file: OnceLock<File>,
 }
 
-fn offset(n: TxNum) -> u64 {
+/// Where transaction `n` has its place in [`POSITIONS`], in bytes.
+pub(super) fn position_at(n: TxNum) -> u64 {
     u64::from(n.0) * FlatPosition::LEN as u64
 }
 
 impl FlatFile {
-    pub fn in_folder(folder: &Path) -> FlatFile {
+    pub fn in_folder(folder: &Path, name: &'static str) -> FlatFile {
         FlatFile {
-            path: folder.join(FILE),
+            name,
+            path: folder.join(name),
             file: OnceLock::new(),
         }
     }
@@ -65,12 +72,13 @@ impl FlatFile {
     }
 
     fn error(&self, action: &'static str, cause: std::io::Error) -> IndexError {
+        let name = self.name;
         match cause.kind() {
             std::io::ErrorKind::NotFound => {
-                IndexError::Corrupt(format!("its file {FILE} is missing"))
+                IndexError::Corrupt(format!("its file {name} is missing"))
             }
             std::io::ErrorKind::UnexpectedEof => {
-                IndexError::Corrupt(format!("its file {FILE} ends early"))
+                IndexError::Corrupt(format!("its file {name} ends early"))
             }
             _ => file_error(action, &self.path, cause),
         }
@@ -85,33 +93,31 @@ impl FlatFile {
         }
     }
 
-    /// An error where the file does not hold all transactions below `end`.
-    pub fn check_reaches(&self, end: TxNum) -> Result<(), IndexError> {
+    /// An error where the file has fewer bytes.
+    pub fn check_reaches(&self, end: u64) -> Result<(), IndexError> {
         match self.bytes()? {
-            bytes if bytes >= offset(end) => Ok(()),
+            bytes if bytes >= end => Ok(()),
             0 => Err(self.error("", std::io::ErrorKind::NotFound.into())),
             _ => Err(self.error("", std::io::ErrorKind::UnexpectedEof.into())),
         }
     }
 
-    /// Reads what stands for the transactions from `first` on.
-    pub fn read(&self, first: TxNum, out: &mut [u8]) -> Result<(), IndexError> {
-        let read = self.file()?.read_exact_at(out, offset(first));
+    pub fn read(&self, at: u64, out: &mut [u8]) -> Result<(), IndexError> {
+        let read = self.file()?.read_exact_at(out, at);
         read.map_err(|cause| self.error("cannot read", cause))
     }
 
-    /// Adds a chunk whose first transaction is `base`, durably; what lay there goes. The chunk's checksum.
+    /// Adds a chunk that begins at `at`, durably; what lay there goes. The chunk's checksum.
     pub fn append<'a>(
         &self,
-        base: TxNum,
+        at: u64,
         parts: impl Iterator<Item = &'a [u8]>,
     ) -> Result<[u8; Section::SUM_LEN], IndexError> {
-        self.check_reaches(base)?;
         let write = || {
             let mut options = OpenOptions::new();
             let file = options.write(true).create(true).truncate(false);
             let mut file = file.open(&self.path)?;
-            file.set_len(offset(base))?;
+            file.set_len(at)?;
             file.seek(SeekFrom::End(0))?;
             let mut file = BufWriter::with_capacity(COPY_BYTES, file);
             let mut hash = Sha256::new();
@@ -120,7 +126,7 @@ impl FlatFile {
                 file.write_all(part)?;
             }
             file.into_inner()?.sync_all()?;
-            if base == TxNum::ZERO
+            if at == 0
                 && let Some(folder) = self.path.parent()
             {
                 File::open(folder)?.sync_all()?;
@@ -130,22 +136,21 @@ impl FlatFile {
         write().map_err(|cause| self.error("cannot write", cause))
     }
 
-    /// Reads this section; whether it is as it was written. `each` hears how many bytes were read, and may end it: then `None`.
-    pub fn is_whole(
+    /// The checksum of these bytes. `each` hears how many were read, and may end it: then `None`.
+    pub fn sum(
         &self,
-        section: &Section,
+        bytes: Range<u64>,
         each: &mut dyn FnMut(u64) -> ControlFlow<()>,
-    ) -> Result<Option<bool>, IndexError> {
+    ) -> Result<Option<[u8; Section::SUM_LEN]>, IndexError> {
         let mut read = || {
             let mut file = File::open(&self.path)?;
-            file.seek(SeekFrom::Start(offset(section.first)))?;
-            let bytes = offset(section.end).saturating_sub(offset(section.first));
-            let mut file = BufReader::new(file.take(bytes));
+            file.seek(SeekFrom::Start(bytes.start))?;
+            let mut file = BufReader::new(file.take(bytes.end.saturating_sub(bytes.start)));
             let (mut hash, mut buffer) = (Sha256::new(), vec![0; COPY_BYTES]);
             loop {
                 let count = file.read(&mut buffer)?;
                 if count == 0 {
-                    return Ok(Some(sum(hash) == section.sum));
+                    return Ok(Some(sum(hash)));
                 }
                 hash.update(&buffer[..count]);
                 if each(count as u64).is_break() {
@@ -163,7 +168,7 @@ fn sum(hash: Sha256) -> [u8; Section::SUM_LEN] {
     sum
 }
 
-/// A part of the file that was written at once.
+/// A part of [`POSITIONS`] that was written at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Section {
     pub first: TxNum,
@@ -175,6 +180,17 @@ pub(super) struct Section {
 
 impl Section {
     pub const SUM_LEN: usize = 8;
+
+    /// Whether it is as it was written; `None` where `each` ended it.
+    pub fn is_whole(
+        &self,
+        file: &FlatFile,
+        each: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<Option<bool>, IndexError> {
+        let bytes = position_at(self.first)..position_at(self.end);
+        let sum = file.sum(bytes, each)?;
+        Ok(sum.map(|sum| sum == self.sum))
+    }
 
     /// The value of `meta`'s row `position_sums`:
     ///
@@ -264,7 +280,7 @@ mod tests {
     #[test]
     fn what_is_added_stands_behind_what_was_there_and_what_was_not_completed_goes() {
         let folder = tempfile::tempdir().unwrap();
-        let flat = FlatFile::in_folder(folder.path());
+        let flat = FlatFile::in_folder(folder.path(), POSITIONS);
         let entries = |numbers: std::ops::Range<u32>| -> Vec<u8> {
             numbers.flat_map(u32::to_le_bytes).collect()
         };
@@ -272,31 +288,31 @@ mod tests {
             let (first, end) = (TxNum(base), TxNum(base + numbers.len() as u32));
             let bytes = entries(numbers);
             let (one, other) = bytes.split_at(bytes.len() / 3);
-            let sum = flat.append(TxNum(base), [one, other].into_iter())?;
-            Ok::<_, IndexError>(Section { first, end, sum })
+            let sum = flat.append(position_at(first), [one, other].into_iter());
+            let sum = sum.unwrap();
+            Section { first, end, sum }
         };
-        assert!(add(3, 0..1).is_err(), "nothing to stand behind");
-        let first = add(0, 0..10).unwrap();
-        add(10, 500..900).unwrap();
-        let second = add(10, 10..25).unwrap();
+        let first = add(0, 0..10);
+        add(10, 500..900);
+        let second = add(10, 10..25);
         let mut all = vec![0; 100];
-        flat.read(TxNum(0), &mut all).unwrap();
+        flat.read(0, &mut all).unwrap();
         assert_eq!(all, entries(0..25));
         assert_eq!(flat.bytes().unwrap(), 100);
-        assert!(flat.read(TxNum(24), &mut [0; 8]).is_err());
-        assert!(flat.check_reaches(TxNum(25)).is_ok());
-        assert!(flat.check_reaches(TxNum(26)).is_err());
+        assert!(flat.read(96, &mut [0; 8]).is_err());
+        assert!(flat.check_reaches(100).is_ok());
+        assert!(flat.check_reaches(101).is_err());
 
         // One bit, in either.
         let go_on = &mut |_: u64| ControlFlow::Continue(());
         for (spoilt, whole, at) in [(first, second, 39), (second, first, 40)] {
             all[at] ^= 1;
             std::fs::write(flat.path(), &all).unwrap();
-            assert_eq!(flat.is_whole(&spoilt, go_on).unwrap(), Some(false));
-            assert_eq!(flat.is_whole(&whole, go_on).unwrap(), Some(true));
+            assert_eq!(spoilt.is_whole(&flat, go_on).unwrap(), Some(false));
+            assert_eq!(whole.is_whole(&flat, go_on).unwrap(), Some(true));
             all[at] ^= 1;
         }
         let stop = &mut |_: u64| ControlFlow::Break(());
-        assert_eq!(flat.is_whole(&first, stop).unwrap(), None);
+        assert_eq!(first.is_whole(&flat, stop).unwrap(), None);
     }
 }

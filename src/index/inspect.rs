@@ -6,6 +6,7 @@ use rocksdb::ReadOptions;
 
 use super::{
     BlockRow, Index, IndexError,
+    flat::position_at,
     hash_rows::{Forms, HISTORY, TXID},
     packed::Group,
     schema::{FlatPosition, HashRow, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN, TxPositionRow},
@@ -77,7 +78,7 @@ impl Index {
     /// What the first sync's file says of `count` transactions from `first` on.
     pub fn inspect_flat(&self, first: TxNum, count: u32) -> Result<Vec<FlatPosition>, IndexError> {
         let mut bytes = vec![0; count as usize * FlatPosition::LEN];
-        self.flat.read(first, &mut bytes)?;
+        self.positions.read(position_at(first), &mut bytes)?;
         let (entries, _) = bytes.as_chunks();
         Ok(entries.iter().copied().map(FlatPosition::decode).collect())
     }
@@ -91,7 +92,7 @@ impl Index {
         let mut spoilt = Vec::new();
         let mut next = TxNum::ZERO;
         for section in self.flat_sections()? {
-            match self.flat.is_whole(&section, each)? {
+            match section.is_whole(&self.positions, each)? {
                 Some(true) => {}
                 Some(false) => spoilt.push((section.first, TxNum(section.end.0 - 1))),
                 None => return Ok(spoilt),

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::{
     BlockRow, Index, IndexError, TxPlace,
+    flat::position_at,
     schema::{DamagedRow, FlatPosition, POSITIONS_PER_ROW, TxPositionRow},
     walk::Walk,
 };
@@ -202,11 +203,11 @@ impl Window {
         let left = index.packed_end().0.saturating_sub(n.0);
         let bytes = FLAT_WINDOW.min(left) as usize * FlatPosition::LEN;
         if !is_near || bytes < out.len() {
-            return index.flat.read(n, out);
+            return index.positions.read(position_at(n), out);
         }
         self.first = n.0;
         self.bytes.resize(bytes, 0);
-        let read = index.flat.read(n, &mut self.bytes);
+        let read = index.positions.read(position_at(n), &mut self.bytes);
         if read.is_err() {
             self.bytes.clear();
         }

@@ -7,11 +7,12 @@ use bitcoin::{OutPoint, Txid, hashes::Hash};
 
 use super::{
     BlockRow, TxPlace,
+    merkle_rows::MERKLE_GROUP_BITS,
     schema::{DamagedRow, FlatPosition, HistoryRow, POSITIONS_PER_ROW, TxPositionRow, TxidRow},
 };
 use crate::chain::{
-    BlockPlace, BlockView, Height, ParseError, ScriptHash, SpentReader, TxNum, TxView, block_hash,
-    is_unspendable, merkle_root,
+    BlockPlace, BlockView, Height, Node, ParseError, ScriptHash, SpentReader, TxNum, TxView,
+    block_hash, is_unspendable, merkle_root, merkle_row_over_groups,
 };
 
 /// Where a header has the root over its transactions.
@@ -28,6 +29,10 @@ pub trait BlockVisitor {
 
     /// All scripts of the transaction have been told.
     fn transaction(&mut self, tx: &TxView, txid: &Txid, place: TxPlace);
+
+    /// The row of the block's merkle tree that stands over groups of transactions ([`MERKLE_GROUP_BITS`]); told last, of a block
+    /// that is well.
+    fn merkle_row(&mut self, _row: &[Node]) {}
 }
 
 /// Walks through a block with the outputs that it spends. The genesis block's coinbase cannot be
@@ -74,11 +79,13 @@ pub fn visit_block(
         Ok(())
     })?;
     spent.finish()?;
-    if merkle_root(txids).is_none_or(|root| root != block.header[MERKLE_ROOT_AT]) {
+    let row = merkle_row_over_groups(txids, MERKLE_GROUP_BITS);
+    if merkle_root(row.clone()).is_none_or(|root| root != block.header[MERKLE_ROOT_AT]) {
         return Err(ParseError::Mismatch {
             what: "the header commits to other transactions",
         });
     }
+    visitor.merkle_row(&row);
     Ok(())
 }
 
@@ -211,6 +218,12 @@ impl BlockRows {
             }));
         }
         Ok(positions)
+    }
+
+    /// The row of its merkle tree as the first sync's file has it.
+    pub fn merkle_row(&self) -> Vec<Node> {
+        let txids = self.txids.iter().map(|txid| txid.to_byte_array());
+        merkle_row_over_groups(txids.collect(), MERKLE_GROUP_BITS)
     }
 
     /// The number that the next block's coinbase gets.

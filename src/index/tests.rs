@@ -138,6 +138,11 @@ proptest! {
         prop_assert_eq!(bulk.tip().unwrap(), None);
         load(&bulk, &chain, chunk, None).unwrap();
         prop_assert_eq!(bulk.fingerprint().unwrap(), one_by_one.fingerprint().unwrap());
+        for rows in all_rows(&chain) {
+            let found = bulk.merkle_row(rows.height, &rows.block.txs());
+            prop_assert_eq!(found, Some(rows.merkle_row()));
+            prop_assert_eq!(one_by_one.merkle_row(rows.height, &rows.block.txs()), None);
+        }
     }
 
     #[test]

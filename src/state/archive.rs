@@ -7,7 +7,7 @@ use bitcoin::Txid;
 
 use super::{QueryError, table::TableBlock};
 use crate::{
-    chain::{Height, ScriptHash, TxNum},
+    chain::{Height, Node, ScriptHash, TxNum},
     daemon::source::{BlockSource, SourceError, SourceKind},
     index::{BlockRow, Index, IndexError, TxPlace},
 };
@@ -41,6 +41,10 @@ pub(super) trait Archive: Send + Sync {
         start: Height,
         each: &mut dyn FnMut(Height, BlockRow) -> ControlFlow<()>,
     ) -> Result<(), QueryError>;
+
+    /// The row of the block's merkle tree over groups of transactions ([`crate::index::MERKLE_GROUP_BITS`]), where it is
+    /// known. To be held against the header.
+    fn merkle_row(&self, block: &TableBlock) -> Option<Vec<Node>>;
 
     /// Fills `out` with the block's bytes from `offset` on.
     fn read(&self, block: &TableBlock, offset: u32, out: &mut [u8]) -> Result<(), QueryError>;
@@ -127,6 +131,10 @@ impl Archive for Disk {
             }
         }
         Ok(())
+    }
+
+    fn merkle_row(&self, block: &TableBlock) -> Option<Vec<Node>> {
+        self.index.merkle_row(block.height, &block.txs())
     }
 
     fn read(&self, block: &TableBlock, offset: u32, out: &mut [u8]) -> Result<(), QueryError> {

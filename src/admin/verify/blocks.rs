@@ -70,6 +70,7 @@ pub fn check(
                 continue;
             }
             check_positions(index, &rows, faults)?;
+            check_merkle_row(index, &rows, faults);
             let (mut history, mut txid) = (Sum::default(), Sum::default());
             plain(&rows.history).for_each(|row| history.add(row));
             plain(&rows.txid).for_each(|row| txid.add(row));
@@ -216,6 +217,14 @@ fn check_positions(
         complain();
     }
     Ok(())
+}
+
+/// What the first sync wrote of the block's merkle tree is what it is.
+fn check_merkle_row(index: &Index, rows: &BlockRows, faults: &Mutex<Faults>) {
+    let (height, txs) = (rows.height, rows.block.txs());
+    if index.is_flat(txs.first) && index.merkle_row(height, &txs) != Some(rows.merkle_row()) {
+        blame(faults, Fault::MerkleRow { height });
+    }
 }
 
 /// Counts, of blocks with wrong rows, what is missing and what is too many: one more pass over the rows.

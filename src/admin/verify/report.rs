@@ -29,6 +29,10 @@ pub enum Fault {
     Tip { tip: Height, last: Height },
     #[error("block {height}: the node's block has {what}")]
     NotTheNodes { height: Height, what: &'static str },
+    #[error(
+        "merkle.flat: what it has of block {height} is missing or wrong; proofs are right all the same, and take longer"
+    )]
+    MerkleRow { height: Height },
     #[error("tx_position: transactions {from} to {to} {what}")]
     Position {
         from: u32,

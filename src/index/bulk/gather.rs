@@ -11,7 +11,7 @@ use bitcoin::{Txid, hashes::Hash};
 use super::{CHUNK_TXS_MAX, GatheredBlock, TX_BITS};
 use crate::{
     chain::{
-        BlockPlace, BlockView, Height, ParseError, ScriptHash, SpentReader, TxNum, TxView,
+        BlockPlace, BlockView, Height, Node, ParseError, ScriptHash, SpentReader, TxNum, TxView,
         block_hash,
     },
     index::{
@@ -93,6 +93,7 @@ pub struct Gatherer {
     block_history: Vec<(u8, u64)>,
     block_txid: Vec<(u8, u64)>,
     positions: Vec<u8>,
+    merkle_row: Vec<Node>,
 }
 
 impl Default for Gatherer {
@@ -107,6 +108,7 @@ impl Default for Gatherer {
             block_history: Vec::new(),
             block_txid: Vec::new(),
             positions: Vec::new(),
+            merkle_row: Vec::new(),
         }
     }
 }
@@ -164,7 +166,8 @@ impl Gatherer {
             self.bytes += self.txid[usize::from(bucket)].push(row);
         }
         let positions: Box<[u8]> = self.positions.as_slice().into();
-        self.bytes += positions.len() + size_of::<GatheredBlock>();
+        let merkle_row: Box<[Node]> = self.merkle_row.as_slice().into();
+        self.bytes += positions.len() + size_of_val(&*merkle_row) + size_of::<GatheredBlock>();
         let row = BlockRow {
             header: *block.header,
             hash: block_hash(block.header),
@@ -176,6 +179,7 @@ impl Gatherer {
             height,
             row,
             positions,
+            merkle_row,
         });
         Ok(())
     }
@@ -220,6 +224,11 @@ impl BlockVisitor for Visitor<'_> {
         };
         positions.extend_from_slice(&position.encode());
         self.local += 1;
+    }
+
+    fn merkle_row(&mut self, row: &[Node]) {
+        self.gatherer.merkle_row.clear();
+        self.gatherer.merkle_row.extend_from_slice(row);
     }
 }
 

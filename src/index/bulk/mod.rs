@@ -22,11 +22,11 @@ use super::{
     BlockRow, Index, IndexError,
     error::file_error,
     families::{Family, META_POSITION_SUMS, RUNS_FOLDER},
-    flat::Section,
+    flat::{Section, position_at},
     ready_files::SortedFile,
     schema::TipRow,
 };
-use crate::chain::{Height, TxNum};
+use crate::chain::{Height, Node, TxNum};
 
 /// Bits of a transaction's number within its chunk.
 const TX_BITS: u32 = 24;
@@ -152,7 +152,8 @@ impl<'a> Bulk<'a> {
             .collect();
         blocks.sort_unstable_by_key(|block| block.height);
         let positions = blocks.iter().map(|block| &block.positions[..]);
-        let sum = self.index.flat.append(base, positions)?;
+        let sum = self.index.positions.append(position_at(base), positions)?;
+        self.index.add_merkle_rows(base, &blocks)?;
         let mut sections = self.index.flat_sections()?;
         // What an earlier first sync may have left does not count.
         sections.retain(|section| section.end <= base);
@@ -274,6 +275,8 @@ pub(super) struct GatheredBlock {
     pub row: BlockRow,
     /// As they go to the file.
     pub positions: Box<[u8]>,
+    /// Of its merkle tree, see [`super::merkle_rows`].
+    pub merkle_row: Box<[Node]>,
 }
 
 /// Reads these bytes as a run's sections and directory: its trailer's digest and mark are made to fit.

@@ -180,6 +180,31 @@ fn each_bit_of_the_file_of_places_is_checked() {
         .spoil("meta", b"position_sums", Some(&sum(&whole)));
     assert_eq!(story.faults(), [""; 0]);
 
+    // The rows of merkle trees, a bit and all of it.
+    let merkle = file.with_file_name("merkle.flat");
+    let rows = std::fs::read(&merkle).unwrap();
+    for bit in (0..8 * rows.len()).step_by(rows.len() / 4 + 1) {
+        let mut spoilt = rows.clone();
+        spoilt[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&merkle, &spoilt).unwrap();
+        let is_unused = rows[bit / 256 * 32..][..32] == [0; 32];
+        let faults = story.faults();
+        assert_eq!(
+            faults.len(),
+            usize::from(!is_unused),
+            "bit {bit}: {faults:?}"
+        );
+    }
+    std::fs::write(&merkle, &rows[..rows.len() - 1]).unwrap();
+    let last = BLOCKS - 1;
+    assert_eq!(
+        story.faults(),
+        [format!(
+            "merkle.flat: what it has of block {last} is missing or wrong; proofs are right all the same, and take longer"
+        )]
+    );
+    std::fs::write(&merkle, &rows).unwrap();
+
     // A row where only the file counts; the file cut, and gone.
     let (last, value) = &story.rows[20].tx_position[0];
     let key = TxPositionRow::key(*last);
