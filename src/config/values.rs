@@ -297,7 +297,7 @@ pub(super) fn listen_url(text: &str) -> Result<String, String> {
 }
 
 /// The index's format, as `--version` tells it. A test of the joiner keeps it and the index's own alike.
-pub const INDEX_FORMAT: u32 = 3;
+pub const INDEX_FORMAT: u32 = 4;
 
 /// What a browser sends as `Origin` (RFC 6454): scheme, host and perhaps a port; nothing behind them.
 pub(super) fn origin(text: &str) -> Result<String, String> {

@@ -157,8 +157,7 @@ impl Index {
             )));
         }
         self.check_block_is_there(&tip)?;
-        self.positions
-            .check_reaches(position_at(self.packed_end()))?;
+        self.open_flat(self.packed_end())?;
         let last = TxNum(tip.next_tx.0.wrapping_sub(1));
         let has_place = match last < self.packed_end() {
             // The file reaches so far.
@@ -208,6 +207,17 @@ impl Index {
                 "its file {POSITIONS} is not as it was written"
             ))),
         }
+    }
+
+    /// The first sync's files are there, up to this transaction, and open from now on.
+    pub(super) fn open_flat(&self, end: TxNum) -> Result<(), IndexError> {
+        self.positions.check_reaches(position_at(end))?;
+        if end > TxNum::ZERO
+            && let Err(error) = self.merkle.check_reaches(1)
+        {
+            tracing::warn!("{error} (until then proofs take longer)");
+        }
+        Ok(())
     }
 
     pub(super) fn flat_sections(&self) -> Result<Vec<Section>, IndexError> {

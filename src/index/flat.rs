@@ -38,7 +38,7 @@ const COPY_BYTES: usize = 1 << 20;
 pub(super) struct FlatFile {
     name: &'static str,
     path: PathBuf,
-    /// Opened when it is first read.
+    /// Opened with the index, or when it is first read.
     file: OnceLock<File>,
 }
 
@@ -93,11 +93,18 @@ impl FlatFile {
         }
     }
 
-    /// An error where the file has fewer bytes.
+    /// Opens the file, and keeps it open: what becomes of its folder's rights then is no matter. An error where it has fewer
+    /// bytes.
     pub fn check_reaches(&self, end: u64) -> Result<(), IndexError> {
-        match self.bytes()? {
+        if end == 0 {
+            return Ok(());
+        }
+        let metadata = self.file()?.metadata();
+        match metadata
+            .map_err(|cause| self.error("cannot look at", cause))?
+            .len()
+        {
             bytes if bytes >= end => Ok(()),
-            0 => Err(self.error("", std::io::ErrorKind::NotFound.into())),
             _ => Err(self.error("", std::io::ErrorKind::UnexpectedEof.into())),
         }
     }

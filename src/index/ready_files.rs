@@ -18,6 +18,7 @@ impl Index {
     /// The first sync is complete: its rows count, and `tip` is the index's. `done` are rows of `meta` that are
     /// to go.
     pub(super) fn complete(&self, tip: &TipRow, done: &[&[u8]]) -> Result<(), IndexError> {
+        self.open_flat(tip.next_tx)?;
         let (end, value) = (tip.next_tx.0.to_le_bytes(), tip.encode());
         let mut values: Vec<(&[u8], Option<&[u8]>)> =
             done.iter().map(|&name| (name, None)).collect();

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// In the suite.
-const TEARS: usize = 16;
+const TEARS: usize = 18;
 /// Files that tell how far a first sync is.
 const SYNC_STAGES: [&str; 2] = ["run-", "history-"];
 /// What a refusal must name.
@@ -97,6 +97,7 @@ fn kind(file: &Path) -> Option<&'static str> {
         _ if name.ends_with(".log") => "WAL",
         _ if name.ends_with(".sst") => "SST",
         "tx_position.flat" => "places",
+        "merkle.flat" => "merkle rows",
         _ if name.starts_with("MANIFEST") => "MANIFEST",
         "CURRENT" => "CURRENT",
         _ if name.starts_with("OPTIONS") => "OPTIONS",
@@ -287,8 +288,10 @@ fn torn_files_are_recovered_exactly_or_refused_with_a_remedy() {
         };
         story.tear(&at_tip, kind, tear);
     }
-    for tear in [Tear::Flip, Tear::Gone] {
-        story.tear(&at_tip, "places", tear);
+    for kind in ["places", "merkle rows"] {
+        for tear in [Tear::Flip, Tear::Gone] {
+            story.tear(&at_tip, kind, tear);
+        }
     }
     for stage in SYNC_STAGES {
         let Some(in_sync) = story.killed_in_the_first_sync(stage) else {
