@@ -2,10 +2,11 @@
 
 use super::{
     BlockRow, BlockRows, bulk,
+    flat::Section,
     packed::Group,
     schema::{
-        HashRow, HistoryRow, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN, TipRow, TxPositionRow, TxidRow,
-        read_leb128, write_leb128,
+        FlatPosition, HashRow, HistoryRow, SCRIPT_PREFIX_LEN, TXID_PREFIX_LEN, TipRow,
+        TxPositionRow, TxidRow, read_leb128, write_leb128,
     },
 };
 use crate::chain::{BlockPlace, BlockView, SpentReader, TxNum, fuzz::with_own_merkle_root};
@@ -16,7 +17,7 @@ pub fn rows(bytes: &[u8]) {
         return;
     };
     let mut room = [0; 16];
-    match kind % 8 {
+    match kind % 10 {
         0 => {
             if let Some(row) = HistoryRow::decode(bytes) {
                 assert_eq!(row.encode(&mut room), bytes);
@@ -41,6 +42,12 @@ pub fn rows(bytes: &[u8]) {
         }
         5 => group::<SCRIPT_PREFIX_LEN>(bytes),
         6 => group::<TXID_PREFIX_LEN>(bytes),
+        7 => flat_positions(bytes),
+        8 => {
+            if let Ok(sections) = Section::decode_all(bytes) {
+                assert_eq!(Section::encode_all(&sections), bytes);
+            }
+        }
         _ => {
             let mut rest = bytes;
             while let Some(number) = read_leb128(&mut rest) {
@@ -72,6 +79,21 @@ fn positions(bytes: &[u8]) {
     assert_eq!(TxPositionRow::decode(key, &value), Ok(row.clone()));
     for n in [row.first(), row.last, TxNum(0), TxNum(u32::MAX)] {
         let _ = row.get(n);
+    }
+}
+
+/// Whatever two neighbours in the file are, a place lies in its block.
+fn flat_positions(bytes: &[u8]) {
+    let (entries, rest) = bytes.as_chunks();
+    let mut block_bytes = [0; 4];
+    block_bytes[..rest.len()].copy_from_slice(rest);
+    let block_bytes = u32::from_le_bytes(block_bytes);
+    for pair in entries.windows(2) {
+        let [one, next] = [pair[0], pair[1]].map(FlatPosition::decode);
+        assert_eq!(one.encode(), pair[0]);
+        if let Some(place) = one.place(next.offset, block_bytes) {
+            assert!(place.size > 0 && place.offset + place.size <= block_bytes);
+        }
     }
 }
 
