@@ -2,13 +2,11 @@
 //!
 //! The format is Bitcoin Core's serialization (BIP 144 for witnesses).
 
-use std::ops::Range;
-
 use bitcoin::{BlockHash, Txid, hashes::Hash};
 use sha2::{Digest, Sha256};
 
 use super::{
-    header::{HEADER_LEN, HeaderBytes, block_hash},
+    header::{HEADER_LEN, HeaderBytes, MERKLE_ROOT_AT, block_hash},
     merkle::{Node, merkle_root, parent},
     sha256d::Sha256Many,
 };
@@ -163,8 +161,6 @@ impl<'a> BlockView<'a> {
     /// An error where these are not the bytes of the block with this hash: its header is another, or its transactions
     /// or their witnesses are not those that it commits to (BIP 141).
     pub fn check(&self, hash: &BlockHash) -> Result<(), ParseError> {
-        /// Where a header has the root over its transactions.
-        const MERKLE_ROOT: Range<usize> = 36..68;
         let (mut txids, mut wtxids) = (Vec::new(), Vec::new());
         let (mut commitment, mut has_witness) = (None, false);
         self.for_each_tx(|_, tx| {
@@ -179,7 +175,7 @@ impl<'a> BlockView<'a> {
             Ok::<_, ParseError>(())
         })?;
         let is_it = block_hash(self.header) == *hash
-            && merkle_root(txids).is_some_and(|root| root == self.header[MERKLE_ROOT]);
+            && merkle_root(txids).is_some_and(|root| root == self.header[MERKLE_ROOT_AT]);
         let are_witnesses = match commitment {
             Some((reserved, expected)) => {
                 merkle_root(wtxids).is_some_and(|root| parent(&root, &reserved) == expected)

@@ -90,6 +90,6 @@ pub fn with_own_merkle_root(bytes: &[u8]) -> Option<Vec<u8>> {
         .ok()?;
     let root = super::merkle_root(txids)?;
     let mut bytes = bytes.to_vec();
-    bytes.get_mut(36..68)?.copy_from_slice(&root);
+    bytes.get_mut(super::MERKLE_ROOT_AT)?.copy_from_slice(&root);
     Some(bytes)
 }

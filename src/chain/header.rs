@@ -7,6 +7,8 @@ use super::{Height, ParseError};
 
 /// A header's length on the wire and on disk.
 pub const HEADER_LEN: usize = 80;
+/// Where a header has the root over its block's transactions.
+pub const MERKLE_ROOT_AT: std::ops::Range<usize> = 36..68;
 
 /// A header as the chain has it.
 pub type HeaderBytes = [u8; HEADER_LEN];

@@ -18,7 +18,7 @@ mod sha256d;
 mod undo;
 
 pub use block::{BlockView, Cursor, Input, Inputs, Output, Outputs, ParseError, TxView};
-pub use header::{HEADER_LEN, HeaderBytes, block_hash, deserialize_header};
+pub use header::{HEADER_LEN, HeaderBytes, MERKLE_ROOT_AT, block_hash, deserialize_header};
 pub use history::{
     Balance, Confirmed, History, MempoolEntry, Status, StatusHasher, Unspent, status_of,
 };

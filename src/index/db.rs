@@ -159,11 +159,8 @@ impl Index {
         self.check_block_is_there(&tip)?;
         self.open_flat(self.packed_end())?;
         let last = TxNum(tip.next_tx.0.wrapping_sub(1));
-        let has_place = match last < self.packed_end() {
-            // The file reaches so far.
-            true => true,
-            false => self.tx_places().get_in(last, &row.txs())?.is_some(),
-        };
+        // The first sync's file reaches so far.
+        let has_place = self.is_flat(last) || self.tx_places().get_in(last, &row.txs())?.is_some();
         if !has_place {
             return Err(lost_rows(tip.height));
         }

@@ -11,12 +11,9 @@ use super::{
     schema::{DamagedRow, FlatPosition, HistoryRow, POSITIONS_PER_ROW, TxPositionRow, TxidRow},
 };
 use crate::chain::{
-    BlockPlace, BlockView, Height, Node, ParseError, ScriptHash, SpentReader, TxNum, TxView,
-    block_hash, is_unspendable, merkle_root, merkle_row_over_groups,
+    BlockPlace, BlockView, Height, MERKLE_ROOT_AT, Node, ParseError, ScriptHash, SpentReader,
+    TxNum, TxView, block_hash, is_unspendable, merkle_root, merkle_row_over_groups,
 };
-
-/// Where a header has the root over its transactions.
-const MERKLE_ROOT_AT: std::ops::Range<usize> = 36..68;
 
 /// Room that is reserved for txids at once, whatever number a block claims.
 const TXS_EXPECTED_MAX: u32 = 1 << 14;

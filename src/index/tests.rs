@@ -107,6 +107,21 @@ fn load(index: &Index, chain: &FakeChain, chunk: usize, stop_after: Option<usize
     Some(())
 }
 
+/// The same chain, whose first blocks a first sync has indexed.
+fn begun_by_a_first_sync(
+    chain: &FakeChain,
+    rows: &[BlockRows],
+    bulk_blocks: usize,
+) -> (tempfile::TempDir, Index) {
+    let mut short = chain.clone();
+    short.blocks.truncate(bulk_blocks);
+    let folder = tempfile::tempdir().unwrap();
+    let index = open(&folder, chain);
+    load(&index, &short, 4, None).unwrap();
+    index.apply(&[], &rows[bulk_blocks..]).unwrap();
+    (folder, index)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
 
@@ -232,12 +247,7 @@ proptest! {
     fn packed_rows_and_rows_of_their_own_answer_alike(seed: u64, bulk_blocks in 1usize..30, from: u32, below: u32) {
         let chain = random_chain(seed, 30);
         let (_folder, one_by_one, rows) = connected(&chain);
-        let mut short = chain.clone();
-        short.blocks.truncate(bulk_blocks);
-        let folder = tempfile::tempdir().unwrap();
-        let index = open(&folder, &chain);
-        load(&index, &short, 4, None).unwrap();
-        index.apply(&[], &rows[bulk_blocks..]).unwrap();
+        let (_other_folder, index) = begun_by_a_first_sync(&chain, &rows, bulk_blocks);
         let end = one_by_one.tip().unwrap().unwrap().next_tx;
         let (from, below) = (TxNum(from % end.0), TxNum(below % (end.0 + 1)));
         for script in rows.iter().flat_map(|rows| &rows.scripts) {
@@ -258,12 +268,7 @@ proptest! {
     ) {
         let chain = random_chain(seed, 30);
         let (_folder, one_by_one, rows) = connected(&chain);
-        let mut short = chain.clone();
-        short.blocks.truncate(bulk_blocks);
-        let folder = tempfile::tempdir().unwrap();
-        let index = open(&folder, &chain);
-        load(&index, &short, 4, None).unwrap();
-        index.apply(&[], &rows[bulk_blocks..]).unwrap();
+        let (_other_folder, index) = begun_by_a_first_sync(&chain, &rows, bulk_blocks);
         let end = one_by_one.tip().unwrap().unwrap().next_tx.0;
         let (mut some, mut others) = (index.tx_places(), one_by_one.tx_places());
         let mut n = 0u32;

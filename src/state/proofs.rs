@@ -18,15 +18,14 @@ use super::{
 };
 use crate::{
     chain::{
-        BlockView, HeaderBytes, Height, MerkleProof, Node, ParseError, Sha256Many, TxNum, TxView,
-        merkle_row_above, merkle_row_over_groups,
+        BlockView, HeaderBytes, Height, MERKLE_ROOT_AT, MerkleProof, Node, ParseError, Sha256Many,
+        TxNum, TxView, merkle_row_above, merkle_row_over_groups,
     },
     index::MERKLE_GROUP_BITS,
 };
 
 /// The lowest row that is kept of a block that was read stands over 2^3 transactions.
 const GROUP_BITS: u32 = 3;
-const MERKLE_ROOT_AT: std::ops::Range<usize> = 36..68;
 
 /// Bytes that a kept tree takes besides its nodes.
 const TREE_BYTES: usize = 128;

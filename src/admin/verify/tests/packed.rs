@@ -121,7 +121,7 @@ fn a_row_of_its_own_where_only_packed_ones_belong_is_seen() {
 }
 
 #[test]
-fn each_bit_of_the_file_of_places_is_checked() {
+fn a_bit_that_flips_in_the_first_syncs_files_is_seen_wherever_it_is() {
     let story = by_first_sync();
     let file = story.index.path().join("rocksdb/tx_position.flat");
     let whole = std::fs::read(&file).unwrap();
